@@ -1,0 +1,114 @@
+//! What the walker found wrong.
+//!
+//! Damaged input is normal input: it ends up here and not in an error.
+
+use std::fmt;
+
+use crate::ext::BlockKind;
+use crate::units::BlockNumber;
+
+/// One thing that is wrong on the disk.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// The structure that is damaged.
+    pub structure: BlockKind,
+    /// The block group that it belongs to.
+    pub group: Option<u32>,
+    /// The inode that it belongs to.
+    pub inode: Option<u32>,
+    /// The block that holds it.
+    pub block: Option<BlockNumber>,
+    /// What is wrong.
+    pub fault: Fault,
+    /// What that means for the result.
+    pub effect: Effect,
+}
+
+/// What is wrong with a structure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Could not be read.
+    Unreadable,
+    /// Its magic number is wrong.
+    BadMagic,
+    /// Its checksum is wrong; the contents were used all the same.
+    BadChecksum,
+    /// It points at a block outside the filesystem.
+    OutOfRange(BlockNumber),
+    /// A count or size in it cannot be right.
+    BadCount(u64),
+    /// Entries overlap or are out of order.
+    BadOrder,
+    /// It points back at itself, or at something already seen elsewhere.
+    Cycle(BlockNumber),
+    /// Two structures claim the same block.
+    DuplicateClaim(BlockNumber),
+    /// It is missing altogether.
+    Missing,
+}
+
+/// What a fault means for the result.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Effect {
+    /// Noted; nothing was left out.
+    None,
+    /// This pointer or entry was left out.
+    EntrySkipped,
+    /// Everything below this structure was left out.
+    SubtreeSkipped,
+    /// A copy was used in its place.
+    CopyUsed,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.structure)?;
+        if let Some(group) = self.group {
+            write!(f, ", group {group}")?;
+        }
+        if let Some(inode) = self.inode {
+            write!(f, ", inode {inode}")?;
+        }
+        if let Some(block) = self.block {
+            write!(f, ", block {block}")?;
+        }
+        write!(f, ": {}", self.fault)?;
+        match self.effect {
+            Effect::None => Ok(()),
+            effect => write!(f, " ({effect})"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable => f.write_str("unreadable"),
+            Self::BadMagic => f.write_str("wrong magic number"),
+            Self::BadChecksum => f.write_str("wrong checksum"),
+            Self::OutOfRange(block) => {
+                write!(f, "points at block {block}, outside the filesystem")
+            }
+            Self::BadCount(count) => write!(f, "impossible count {count}"),
+            Self::BadOrder => f.write_str("entries overlap or out of order"),
+            Self::Cycle(block) => write!(f, "leads back to block {block}"),
+            Self::DuplicateClaim(block) => {
+                write!(f, "block {block} belongs to something else as well")
+            }
+            Self::Missing => f.write_str("missing"),
+        }
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "nothing left out",
+            Self::EntrySkipped => "this entry is left out",
+            Self::SubtreeSkipped => "all below it is left out",
+            Self::CopyUsed => "a copy was used",
+        })
+    }
+}

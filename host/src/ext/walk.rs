@@ -1,0 +1,185 @@
+//! What a walk is asked, how it is fed and what it answers.
+
+use crate::block_set::BlockSet;
+use crate::ext::{BlockKind, Finding};
+use crate::units::{BlockCount, BlockNumber, BlockSize, ByteCount, ByteRange};
+
+/// Which blocks belong to an image.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Selection {
+    /// Everything that a filesystem's structure is made of.
+    Complete,
+    /// Exactly the blocks that e2image selects.
+    E2image,
+}
+
+/// How far a walk goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// Superblock, descriptors, bitmaps and inode tables: what a normal image
+    /// holds.
+    Tables,
+    /// Also what the inodes point at: maps, directories, attributes, journal.
+    Metadata,
+    /// Also the contents of files.
+    Data,
+}
+
+/// What the user asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WalkOptions {
+    /// Which rules select.
+    pub selection: Selection,
+    /// How far to go.
+    pub scope: Scope,
+    /// Use the superblock at this block (`-b`), counted in blocks of
+    /// `block_size`.
+    pub superblock: Option<BlockNumber>,
+    /// The block size that the filesystem must have (`-B`).
+    pub block_size: Option<BlockSize>,
+    /// Select inode tables whole, also where the descriptors say that inodes
+    /// were never used.
+    pub full_tables: bool,
+    /// Levels hold all selected blocks, also those that the walk itself does
+    /// not look into (journal, symlinks, data): for a sink that is fed while
+    /// the walk reads.
+    pub with_payload: bool,
+    /// The length of the device, if it is known.
+    pub device_length: Option<ByteCount>,
+}
+
+impl Default for WalkOptions {
+    fn default() -> Self {
+        Self {
+            selection: Selection::Complete,
+            scope: Scope::Metadata,
+            superblock: None,
+            block_size: None,
+            full_tables: false,
+            with_payload: false,
+            device_length: None,
+        }
+    }
+}
+
+/// What the walk needs next.
+#[derive(Debug)]
+pub enum Step {
+    /// Read all of this and supply it, in any order; then ask again.
+    Read(Level),
+    /// The walk has learned something that changes what it selected: throw
+    /// the output away and go on asking, it begins anew.
+    Restart,
+    /// Nothing more.
+    Done,
+}
+
+/// One sweep over the device.
+#[derive(Debug)]
+pub struct Level {
+    /// What to read: sorted, disjoint, coalesced.
+    pub ranges: Vec<ByteRange>,
+    /// These bytes are only looked at, they do not belong to the image
+    /// (the search for a superblock, before the geometry is known).
+    pub probe: bool,
+}
+
+/// The shape of a filesystem, from a superblock that has been checked.
+///
+/// Every number here fits its neighbours: groups cover the blocks, tables
+/// fit their groups.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Geometry {
+    /// Size of a block.
+    pub block_size: BlockSize,
+    /// Blocks of the filesystem, `s_blocks_count`.
+    pub blocks: BlockCount,
+    /// `s_first_data_block`: 1 with 1 KiB blocks (but for bigalloc), else 0.
+    pub first_data_block: BlockNumber,
+    /// Blocks per cluster, 1 without bigalloc.
+    pub cluster_blocks: u32,
+    /// Number of block groups.
+    pub groups: u32,
+    /// `s_blocks_per_group`.
+    pub blocks_per_group: u32,
+    /// `s_clusters_per_group`.
+    pub clusters_per_group: u32,
+    /// `s_inodes_per_group`.
+    pub inodes_per_group: u32,
+    /// Size of an inode in bytes.
+    pub inode_size: u32,
+    /// Blocks of one group's inode table.
+    pub inode_table_blocks: u32,
+    /// Size of a group descriptor in bytes.
+    pub descriptor_size: u32,
+    /// Blocks of the descriptor table.
+    pub descriptor_blocks: u32,
+    /// `s_uuid`.
+    pub uuid: [u8; 16],
+}
+
+/// A block group, as its descriptor tells; locations are not checked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Group {
+    /// `bg_block_bitmap`.
+    pub block_bitmap: BlockNumber,
+    /// `bg_inode_bitmap`.
+    pub inode_bitmap: BlockNumber,
+    /// `bg_inode_table`.
+    pub inode_table: BlockNumber,
+    /// `bg_flags`: 1 INODE_UNINIT, 2 BLOCK_UNINIT, 4 ITABLE_ZEROED.
+    pub flags: u16,
+    /// `bg_itable_unused`.
+    pub itable_unused: u32,
+    /// Whether `bg_checksum` is right (true without group checksums).
+    pub checksum_ok: bool,
+}
+
+/// What a finished walk knows.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    /// The shape of the filesystem.
+    pub geometry: Geometry,
+    /// The 1,024 bytes of the superblock that was used, as on the disk.
+    pub superblock: Box<[u8; 1024]>,
+    /// The block that it came from.
+    pub superblock_at: BlockNumber,
+    /// The descriptor table as on the disk, in the order of the groups
+    /// (meta_bg gathered): `descriptor_blocks` whole blocks.
+    pub descriptors: Vec<u8>,
+    /// The same, taken apart.
+    pub groups: Vec<Group>,
+    /// Every selected block; with bigalloc whole clusters.
+    pub selected: BlockSet,
+    /// The blocks of each kind (damaged filesystems may claim one twice).
+    pub kinds: Vec<(BlockKind, BlockSet)>,
+    /// How often a block was marked, repeats counted, by e2image's rules: its
+    /// qcow2 files are laid out by this number.
+    pub marks: u64,
+    /// The first findings (at most [`FINDINGS_MAX`]).
+    pub findings: Vec<Finding>,
+    /// How many findings there were in all.
+    pub findings_total: u64,
+}
+
+/// How many findings are kept in full; all are counted.
+pub const FINDINGS_MAX: usize = 10_000;
+
+impl Walk {
+    /// The blocks of one kind.
+    #[must_use]
+    pub fn kind(&self, kind: BlockKind) -> Option<&BlockSet> {
+        self.kinds
+            .iter()
+            .find_map(|(which, set)| (*which == kind).then_some(set))
+    }
+
+    /// What a selected block is for; the first kind in the order of
+    /// [`BlockKind::ALL`] that claims it.
+    #[must_use]
+    pub fn kind_of(&self, block: BlockNumber) -> Option<BlockKind> {
+        self.kinds
+            .iter()
+            .find_map(|(kind, set)| set.contains(block).then_some(*kind))
+    }
+}

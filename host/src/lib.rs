@@ -1,0 +1,18 @@
+//! The host side of e2wire: understands ext2/3/4, decides which blocks
+//! matter, and writes, verifies and installs images of them.
+//!
+//! Every verb is source -> plan -> sink. A [`source::BlockSource`] is anything
+//! blocks can be read from; the walker in [`ext`] says which blocks matter
+//! and never reads one itself; an [`image::ImageSink`] turns them into an
+//! image. Only `commands` joins them.
+
+pub mod block_set;
+pub mod error;
+pub mod ext;
+pub mod image;
+pub mod observer;
+pub mod output;
+pub mod source;
+
+/// The units that everything here counts in.
+pub use e2wire_protocol::units;

@@ -1,0 +1,156 @@
+//! Where blocks come from: a file, a block device, an image or a remote
+//! device, all behind one trait.
+//!
+//! A source hands out what it reads in pieces and never fails for a bad
+//! sector: what could not be read is a piece too. Faulty sources of the tests
+//! wrap this trait.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use crate::error::Result;
+use crate::units::{ByteCount, ByteOffset, ByteRange};
+
+/// Pieces are cut at multiples of this address or at the edges of the
+/// requested range; only pieces that touch an unreadable one may be cut
+/// at any multiple of [`PIECE_UNIT`].
+///
+/// It is the largest ext block, so that a readable block always comes whole.
+pub const PIECE_ALIGN: u64 = 64 * 1024;
+
+/// The finest cut of a piece: the smallest sector there is.
+pub const PIECE_UNIT: u64 = 512;
+
+/// Anything blocks can be read from.
+pub trait BlockSource {
+    /// What is known of the source before anything is read.
+    fn facts(&self) -> &SourceFacts;
+
+    /// Reads `ranges`, which are sorted, disjoint and not empty, and hands
+    /// every byte of them to `each` exactly once, in any order.
+    ///
+    /// What lies beyond the end of the source comes as unreadable
+    /// ([`ReadFault::BeyondEnd`]). Reading ends early and well when `each`
+    /// breaks.
+    ///
+    /// # Errors
+    ///
+    /// Only when the source as a whole is gone; a bad sector is a piece.
+    fn read(
+        &self,
+        ranges: &[ByteRange],
+        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<()>;
+}
+
+/// One stretch of what was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// Where it lies in the source.
+    pub at: ByteOffset,
+    /// What lies there.
+    pub what: Payload<'a>,
+}
+
+/// What lies in a piece.
+#[derive(Clone, Copy, Debug)]
+pub enum Payload<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// Only zeros, as the source knows without reading them (a hole).
+    Zero(ByteCount),
+    /// Nobody knows: it could not be read.
+    Unreadable(ByteCount, ReadFault),
+}
+
+impl Payload<'_> {
+    /// How long the piece is.
+    #[must_use]
+    pub const fn length(&self) -> ByteCount {
+        match self {
+            Self::Bytes(bytes) => {
+                ByteCount(crate::units::u64_from(bytes.len()))
+            }
+            Self::Zero(length) | Self::Unreadable(length, _) => *length,
+        }
+    }
+}
+
+/// Why something could not be read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ReadFault {
+    /// The device reports an error for these sectors.
+    Medium,
+    /// The source ends before.
+    BeyondEnd,
+    /// An image that never held it.
+    NotInImage,
+    /// Listed as bad by a map that was given.
+    KnownBad,
+}
+
+impl fmt::Display for ReadFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Medium => "read error",
+            Self::BeyondEnd => "beyond the end of the device",
+            Self::NotInImage => "not in the image",
+            Self::KnownBad => "known to be bad",
+        })
+    }
+}
+
+/// What a source is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SourceFacts {
+    /// How the user named it.
+    pub name: String,
+    /// What stands behind it.
+    pub kind: SourceKind,
+    /// Its length.
+    pub length: ByteCount,
+    /// The smallest unit that the device reads, 512 where nobody says.
+    pub sector_bytes: u32,
+    /// `st_dev` and `st_ino` of a file, `st_rdev` of a block device: to tell
+    /// that an output is the source itself.
+    pub file: Option<FileIdentity>,
+    /// The disk's own identity, where the system tells.
+    pub disk: DiskIdentity,
+    /// Mounted read/write right now, so the contents may change under us.
+    pub mounted_rw: bool,
+}
+
+/// What stands behind a source.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SourceKind {
+    /// An ordinary file that holds a filesystem.
+    File,
+    /// A block device of this machine.
+    BlockDevice,
+    /// An image in one of our formats.
+    Image,
+    /// A device at the other end of a link.
+    Remote,
+}
+
+/// Tells one local file or device from another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileIdentity {
+    /// `st_dev`, the device that the file lies on.
+    pub device: u64,
+    /// `st_ino`.
+    pub inode: u64,
+    /// `st_rdev`, for a block device; 0 for a file.
+    pub raw_device: u64,
+}
+
+/// What the system knows of a disk; each part may be missing.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct DiskIdentity {
+    /// The model's name.
+    pub model: Option<String>,
+    /// The serial number.
+    pub serial: Option<String>,
+    /// The world-wide name.
+    pub wwn: Option<String>,
+}
