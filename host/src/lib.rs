@@ -6,6 +6,7 @@
 //! and never reads one itself; an [`image::ImageSink`] turns them into an
 //! image. Only `commands` joins them.
 
+pub mod batch;
 pub mod block_set;
 pub mod error;
 pub mod ext;

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
+use crate::batch::Batch;
 use crate::error::Result;
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 
@@ -22,7 +23,7 @@ pub const PIECE_ALIGN: u64 = 64 * 1024;
 pub const PIECE_UNIT: u64 = 512;
 
 /// Anything blocks can be read from.
-pub trait BlockSource {
+pub trait BlockSource: Sync {
     /// What is known of the source before anything is read.
     fn facts(&self) -> &SourceFacts;
 
@@ -41,6 +42,30 @@ pub trait BlockSource {
         ranges: &[ByteRange],
         each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<()>;
+
+    /// How many threads may usefully call [`Self::read_batch`] at once.
+    fn readers(&self) -> usize {
+        1
+    }
+
+    /// Reads `ranges` into `batch`, which is cleared first: for work that is
+    /// shared among threads. Ranges are as for [`Self::read`], and together
+    /// as large as the caller wants its buffer to become.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    fn read_batch(
+        &self,
+        ranges: &[ByteRange],
+        batch: &mut Batch,
+    ) -> Result<()> {
+        batch.prepare(ranges);
+        self.read(ranges, &mut |piece| {
+            batch.fill(piece);
+            ControlFlow::Continue(())
+        })
+    }
 }
 
 /// One stretch of what was asked for.
