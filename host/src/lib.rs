@@ -8,12 +8,15 @@
 
 pub mod batch;
 pub mod block_set;
+pub mod commands;
 pub mod error;
 pub mod ext;
 pub mod image;
 pub mod observer;
 pub mod output;
+pub mod remote;
 pub mod source;
+pub mod stop;
 
 /// The units that everything here counts in.
 pub use e2wire_protocol::units;

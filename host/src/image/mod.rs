@@ -6,6 +6,8 @@
 
 #![warn(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+pub mod format;
+
 use crate::error::Result;
 use crate::ext::{Geometry, Walk};
 use crate::units::{BlockNumber, BlockRun};

@@ -1,0 +1,12 @@
+//! One file per verb: the only code that joins sources and sinks.
+//!
+//! A verb takes a request that says all it needs, tells an
+//! [`crate::observer::Observer`] how far it is, looks at a
+//! [`crate::stop::Stop`] and ends in a [`Report`]. Nothing here parses
+//! arguments or prints.
+
+pub mod report;
+pub mod request;
+
+pub use report::{Outcome, Report};
+pub use request::{ConvertRequest, ImageRequest, Output, VerifyRequest};

@@ -1,0 +1,4 @@
+//! Reaching devices that are not here: target URLs now, links and sessions
+//! behind them.
+
+pub mod target;
