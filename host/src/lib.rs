@@ -12,6 +12,7 @@ pub mod commands;
 pub mod error;
 pub mod ext;
 pub mod image;
+pub mod local;
 pub mod observer;
 pub mod output;
 pub mod remote;

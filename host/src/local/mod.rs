@@ -1,0 +1,12 @@
+//! Files and block devices of this machine: read as sources, written as
+//! outputs.
+//!
+//! The only room of the host that opens local files for blocks. It knows
+//! nothing of filesystems or image formats.
+
+pub mod mounts;
+pub mod output;
+pub mod source;
+
+pub use output::{LocalOutput, OutputOptions, StdoutStream};
+pub use source::LocalSource;

@@ -1,0 +1,319 @@
+//! A file or block device of this machine as a source.
+//!
+//! Opened read-only. Ranges are read with large calls; where one fails it is
+//! halved down to the sector, so that a bad sector costs itself and nothing
+//! around it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{SeekFrom, ioctl_blksszget, seek};
+use rustix::io::Errno;
+
+use crate::batch::{Batch, Filled};
+use crate::error::{Error, ErrorKind, Result};
+use crate::local::mounts;
+use crate::source::{
+    BlockSource, DiskIdentity, FileIdentity, Piece, ReadFault, SourceFacts,
+    SourceKind,
+};
+use crate::units::{ByteCount, ByteOffset, ByteRange};
+
+/// One read call at most; larger ranges are cut at multiples of it.
+const READ_BYTES_MAX: u64 = 1 << 20;
+
+/// Below this a hole is not looked for: reading is as cheap as asking.
+const HOLE_BYTES_MIN: u64 = 64 * 1024;
+
+/// A file or block device, from an offset to its end.
+#[derive(Debug)]
+pub struct LocalSource {
+    file: File,
+    base: ByteOffset,
+    facts: SourceFacts,
+    /// The file has holes, so asking where they are may save reading.
+    sparse: bool,
+}
+
+impl LocalSource {
+    /// Opens `path` for reading; the source's byte 0 is the file's byte
+    /// `base`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NoFilesystem`] when there is no such file or device or it
+    /// is neither; [`ErrorKind::LocalIo`] when it cannot be opened.
+    pub fn open(path: &Path, base: ByteOffset) -> Result<Self> {
+        let name = path.display();
+        // O_NONBLOCK: a FIFO named by mistake must not hang the open.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(nonblocking())
+            .open(path)
+            .map_err(|error| open_error(path, error))?;
+        let metadata = file
+            .metadata()
+            .map_err(|e| Error::io(format!("cannot look at {name}"), e))?;
+        let kind = if metadata.file_type().is_block_device() {
+            SourceKind::BlockDevice
+        } else if metadata.is_file() {
+            SourceKind::File
+        } else {
+            return Err(Error::new(
+                ErrorKind::NoFilesystem,
+                format!("{name} is neither a file nor a block device"),
+            ));
+        };
+        let whole = seek(&file, SeekFrom::End(0)).map_err(|e| {
+            Error::io(format!("cannot find the length of {name}"), e.into())
+        })?;
+        let Some(length) = whole.checked_sub(base.0) else {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!(
+                    "offset {base} lies beyond the end of {name} \
+                     ({whole} bytes)"
+                ),
+            ));
+        };
+        let sector_bytes = match kind {
+            SourceKind::BlockDevice => ioctl_blksszget(&file).unwrap_or(512),
+            _ => 512,
+        };
+        let allocated = metadata.blocks().saturating_mul(512);
+        Ok(Self {
+            sparse: kind == SourceKind::File && allocated < whole,
+            facts: SourceFacts {
+                name: name.to_string(),
+                kind,
+                length: ByteCount(length),
+                sector_bytes: sector_bytes.max(512),
+                file: Some(FileIdentity {
+                    device: metadata.dev(),
+                    inode: metadata.ino(),
+                    raw_device: metadata.rdev(),
+                }),
+                disk: DiskIdentity::default(),
+                mounted_rw: mounts::is_mounted_rw(path, &metadata),
+            },
+            file,
+            base,
+        })
+    }
+
+    /// Reads one range into its room of the batch.
+    fn read_range(&self, index: usize, range: ByteRange, batch: &mut Batch) {
+        let end = ByteOffset(self.facts.length.0);
+        let inside = match range.end() > end {
+            false => range,
+            true => {
+                let cut = range.start().max(end);
+                if let Some(beyond) = ByteRange::between(cut, range.end()) {
+                    batch.set_fault(beyond, ReadFault::BeyondEnd);
+                }
+                match ByteRange::between(range.start(), cut) {
+                    Some(inside) if !inside.is_empty() => inside,
+                    _ => return,
+                }
+            }
+        };
+        if self.is_hole(inside) {
+            if inside == range {
+                batch.set_zero(index);
+            } else if let Ok(length) = usize::try_from(inside.length().0) {
+                batch.room(index)[..length].fill(0);
+            }
+            return;
+        }
+        let mut bad = Vec::new();
+        if let Ok(length) = usize::try_from(inside.length().0) {
+            let room = &mut batch.room(index)[..length];
+            self.read_down_to_sectors(inside.start(), room, &mut bad);
+        }
+        for (part, fault) in bad {
+            batch.set_fault(part, fault);
+        }
+    }
+
+    /// Whether the file has no data in all of `range`.
+    fn is_hole(&self, range: ByteRange) -> bool {
+        if !self.sparse || range.length().0 < HOLE_BYTES_MIN {
+            return false;
+        }
+        let Some(start) = self.base.0.checked_add(range.start().0) else {
+            return false;
+        };
+        match seek(&self.file, SeekFrom::Data(start)) {
+            Ok(data) => data.saturating_sub(self.base.0) >= range.end().0,
+            Err(error) => error == Errno::NXIO,
+        }
+    }
+
+    /// Reads all of `room`; what cannot be read is noted in `bad`.
+    fn read_down_to_sectors(
+        &self,
+        at: ByteOffset,
+        room: &mut [u8],
+        bad: &mut Vec<(ByteRange, ReadFault)>,
+    ) {
+        let Some(place) = self.base.0.checked_add(at.0) else {
+            return;
+        };
+        match self.file.read_exact_at(room, place) {
+            Ok(()) => {}
+            Err(error) => {
+                let length = ByteCount(room.len() as u64);
+                let sector = self.facts.sector_bytes as usize;
+                if room.len() <= sector {
+                    let fault = match error.kind() {
+                        // The file shrank under us.
+                        io::ErrorKind::UnexpectedEof => ReadFault::BeyondEnd,
+                        _ => ReadFault::Medium,
+                    };
+                    bad.extend(ByteRange::new(at, length).map(|r| (r, fault)));
+                    return;
+                }
+                let half = (room.len() / 2).next_multiple_of(sector);
+                let (low, high) = room.split_at_mut(half);
+                self.read_down_to_sectors(at, low, bad);
+                if let Some(at) = at.checked_add(ByteCount(half as u64)) {
+                    self.read_down_to_sectors(at, high, bad);
+                }
+            }
+        }
+    }
+}
+
+impl BlockSource for LocalSource {
+    fn facts(&self) -> &SourceFacts {
+        &self.facts
+    }
+
+    fn read(
+        &self,
+        ranges: &[ByteRange],
+        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut batch = Batch::default();
+        for &range in ranges {
+            for part in cut(range, READ_BYTES_MAX) {
+                self.read_batch(&[part], &mut batch)?;
+                for piece in batch.filled().flat_map(Filled::pieces) {
+                    if each(piece).is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn readers(&self) -> usize {
+        2
+    }
+
+    fn read_batch(
+        &self,
+        ranges: &[ByteRange],
+        batch: &mut Batch,
+    ) -> Result<()> {
+        batch.prepare(ranges);
+        for (index, &range) in ranges.iter().enumerate() {
+            self.read_range(index, range, batch);
+        }
+        Ok(())
+    }
+}
+
+/// `range` cut at the multiples of `step`.
+pub(crate) fn cut(
+    range: ByteRange,
+    step: u64,
+) -> impl Iterator<Item = ByteRange> {
+    let mut at = range.start();
+    std::iter::from_fn(move || {
+        let next = at.0.checked_add(1)?.checked_next_multiple_of(step);
+        let end = next.map_or(range.end(), |n| range.end().min(ByteOffset(n)));
+        let part = ByteRange::between(at, end)?;
+        at = end;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+fn nonblocking() -> i32 {
+    rustix::fs::OFlags::NONBLOCK.bits().cast_signed()
+}
+
+fn open_error(path: &Path, error: io::Error) -> Error {
+    let name = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            Error::new(ErrorKind::NoFilesystem, format!("there is no {name}"))
+                .hint("`e2wire ls` lists the devices of this machine")
+        }
+        io::ErrorKind::PermissionDenied => {
+            Error::io(format!("cannot open {name} for reading"), error)
+                .hint("devices can be read by root, or by group `disk`")
+        }
+        _ => Error::io(format!("cannot open {name} for reading"), error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn range(start: u64, length: u64) -> ByteRange {
+        ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
+    }
+
+    #[test]
+    fn what_lies_beyond_the_end_is_unreadable_and_the_rest_is_not() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 5000]).unwrap();
+        let source = LocalSource::open(file.path(), ByteOffset(904)).unwrap();
+        let mut batch = Batch::default();
+        source
+            .read_batch(&[range(0, 1024), range(3072, 2048)], &mut batch)
+            .unwrap();
+        let filled: Vec<_> = batch.filled().collect();
+        assert!(filled[0].faults.is_empty());
+        assert_eq!(
+            filled[1].faults,
+            [(range(4096, 1024), ReadFault::BeyondEnd)]
+        );
+        assert_eq!(filled[1].bytes[..1024], [7; 1024]);
+        assert_eq!(filled[1].bytes[1024..], [0; 1024]);
+    }
+
+    #[test]
+    fn holes_of_a_file_are_zero_without_being_read() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 4096]).unwrap();
+        file.as_file().set_len(4 << 20).unwrap();
+        let source = LocalSource::open(file.path(), ByteOffset(0)).unwrap();
+        let mut zeros = 0;
+        source
+            .read(&[range(0, 4 << 20)], &mut |piece| {
+                if let crate::source::Payload::Zero(length) = piece.what {
+                    zeros += length.0;
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(zeros, 3 << 20);
+    }
+
+    #[test]
+    fn a_range_is_cut_at_aligned_places() {
+        let parts: Vec<_> = cut(range(700, 1000), 512).collect();
+        assert_eq!(
+            parts,
+            [range(700, 324), range(1024, 512), range(1536, 164)]
+        );
+    }
+}
