@@ -3,7 +3,10 @@
 //!
 //! Holes and unreadable parts are zeros in the buffer, and known beside it.
 
-#![warn(clippy::arithmetic_side_effects, clippy::as_conversions)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, clippy::as_conversions)
+)]
 
 use crate::source::{Payload, Piece, ReadFault};
 use crate::units::{ByteOffset, ByteRange};

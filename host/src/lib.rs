@@ -9,6 +9,7 @@
 pub mod batch;
 pub mod block_set;
 pub mod commands;
+pub mod digest;
 pub mod error;
 pub mod ext;
 pub mod image;
