@@ -1,0 +1,124 @@
+//! What a C library would do for the freestanding agent: entry point,
+//! stack, memory functions, start of threads, panic.
+//!
+//! Everything here is x86_64. Another target needs its own assembly and a
+//! machine to test it on.
+
+use core::arch::global_asm;
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_char, c_int, c_void};
+
+mod mem;
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the freestanding agent exists for x86_64 only so far");
+
+/// Bytes of the main stack, without its guard page.
+const STACK_SIZE: usize = 128 * 1024;
+/// The guard page below a stack.
+const GUARD_SIZE: usize = 4096;
+
+#[repr(C, align(4096))]
+struct Stack(UnsafeCell<[u8; GUARD_SIZE + STACK_SIZE]>);
+
+// SAFETY: Rust code never touches the contents: the processor does, and the
+// kernel, when it protects the guard page.
+unsafe impl Sync for Stack {}
+
+static STACK: Stack = Stack(UnsafeCell::new([0; GUARD_SIZE + STACK_SIZE]));
+
+global_asm!(
+    include_str!("bare/start.s"),
+    stack = sym STACK,
+    stack_size = const GUARD_SIZE + STACK_SIZE,
+    entry = sym entry,
+    options(att_syntax)
+);
+global_asm!(
+    ".globl memcpy, memmove, memset, memcmp, bcmp, strlen",
+    ".set memcpy, e2wire_memmove",
+    ".set memmove, e2wire_memmove",
+    ".set memset, e2wire_memset",
+    ".set memcmp, e2wire_memcmp",
+    ".set bcmp, e2wire_memcmp",
+    ".set strlen, e2wire_strlen",
+    options(att_syntax)
+);
+
+/// Most arguments that are looked at; a kernel passes 32 to init.
+const MAX_ARGUMENTS: usize = 64;
+
+/// Called by `_start` with the stack pointer that the kernel gave us: the
+/// argument count, then that many pointers, then a null pointer.
+unsafe extern "C" fn entry(initial: *const usize) -> ! {
+    // SAFETY: the stack is ours and its first page is never used: it lies
+    // below everything that STACK_SIZE allows.
+    let _ = unsafe {
+        rustix::mm::mprotect(
+            STACK.0.get().cast::<c_void>(),
+            GUARD_SIZE,
+            rustix::mm::MprotectFlags::empty(),
+        )
+    };
+    let mut arguments: [&CStr; MAX_ARGUMENTS] = [c""; MAX_ARGUMENTS];
+    // SAFETY: the kernel's layout of a new program's stack, see above.
+    let count = unsafe { *initial }.min(MAX_ARGUMENTS);
+    for (i, argument) in arguments.iter_mut().take(count).enumerate() {
+        // SAFETY: as above; the strings live as long as the process.
+        *argument = unsafe {
+            CStr::from_ptr(*initial.add(1 + i).cast::<*const c_char>())
+        };
+    }
+    let code = crate::run(arguments.get(1..count).unwrap_or(&[]));
+    exit(code)
+}
+
+fn exit(code: u8) -> ! {
+    // SAFETY: exit_group never returns and touches no memory.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            "ud2",
+            in("rax") 231_usize,
+            in("rdi") usize::from(code),
+            options(noreturn, nostack)
+        )
+    }
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    exit(101)
+}
+
+/// Named by the unwind tables of the prebuilt core library; never called,
+/// since a panic aborts.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+
+/// zstd's dynamic contexts would call this. Static ones never do: a call is
+/// a bug, and "no memory" is the honest answer to it.
+#[unsafe(no_mangle)]
+extern "C" fn malloc(_size: usize) -> *mut c_void {
+    core::ptr::null_mut()
+}
+
+/// See [`malloc`].
+#[unsafe(no_mangle)]
+extern "C" fn calloc(_count: usize, _size: usize) -> *mut c_void {
+    core::ptr::null_mut()
+}
+
+/// See [`malloc`]: there is never anything to free.
+#[unsafe(no_mangle)]
+extern "C" fn free(_pointer: *mut c_void) {}
+
+#[expect(dead_code, reason = "until workers exist")]
+unsafe extern "C" {
+    fn e2wire_clone(
+        flags: c_int,
+        stack_top: *mut c_void,
+        run: extern "C" fn(usize),
+        argument: usize,
+    ) -> isize;
+}
