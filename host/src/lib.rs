@@ -19,6 +19,7 @@ pub mod output;
 pub mod remote;
 pub mod source;
 pub mod stop;
+pub mod transfer;
 
 /// The units that everything here counts in.
 pub use e2wire_protocol::units;

@@ -233,6 +233,44 @@ impl ByteRange {
     }
 }
 
+/// The parts of a range, cut at the multiples of a step.
+#[derive(Clone, Debug)]
+pub struct Cuts {
+    rest: ByteRange,
+    step: u64,
+}
+
+impl ByteRange {
+    /// The range cut at the multiples of `step` bytes; whole when `step` is
+    /// 0.
+    #[must_use]
+    pub const fn cut(self, step: u64) -> Cuts {
+        Cuts { rest: self, step }
+    }
+}
+
+impl Iterator for Cuts {
+    type Item = ByteRange;
+
+    fn next(&mut self) -> Option<ByteRange> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let start = self.rest.start();
+        let edge = start
+            .0
+            .checked_add(1)
+            .filter(|_| self.step > 0)
+            .and_then(|behind| behind.checked_next_multiple_of(self.step));
+        let end = edge.map_or(self.rest.end(), |edge| {
+            ByteOffset(edge).min(self.rest.end())
+        });
+        let part = ByteRange::between(start, end)?;
+        self.rest = ByteRange::between(end, self.rest.end())?;
+        Some(part)
+    }
+}
+
 /// A run of blocks that does not wrap.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct BlockRun {
@@ -296,4 +334,35 @@ pub const fn usize_from(value: u32) -> usize {
 #[expect(clippy::as_conversions, reason = "usize is 64 bits at most")]
 pub const fn u64_from(value: usize) -> u64 {
     value as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, length: u64) -> ByteRange {
+        ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
+    }
+
+    #[test]
+    fn a_range_is_cut_at_multiples_of_the_step() {
+        let mut parts = range(700, 1000).cut(512);
+        assert_eq!(parts.next(), Some(range(700, 324)));
+        assert_eq!(parts.next(), Some(range(1024, 512)));
+        assert_eq!(parts.next(), Some(range(1536, 164)));
+        assert_eq!(parts.next(), None);
+        let top = range(u64::MAX - 5, 5);
+        assert_eq!(top.cut(512).last(), Some(top));
+    }
+
+    #[test]
+    fn nothing_wraps() {
+        assert_eq!(ByteRange::new(ByteOffset(2), ByteCount(u64::MAX)), None);
+        assert_eq!(BlockRun::new(BlockNumber(u64::MAX), BlockCount(1)), None);
+        let top = BlockNumber(u64::MAX);
+        assert_eq!(top.offset(BlockSize::MIN), None);
+        assert_eq!(BlockSize::from_bytes(3000), None);
+        assert_eq!(BlockSize::from_bytes(512), None);
+        assert_eq!(BlockSize::from_bytes(65536).map(BlockSize::log2), Some(16));
+    }
 }

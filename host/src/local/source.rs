@@ -199,7 +199,7 @@ impl BlockSource for LocalSource {
     ) -> Result<()> {
         let mut batch = Batch::default();
         for &range in ranges {
-            for part in cut(range, READ_BYTES_MAX) {
+            for part in range.cut(READ_BYTES_MAX) {
                 self.read_batch(&[part], &mut batch)?;
                 for piece in batch.filled().flat_map(Filled::pieces) {
                     if each(piece).is_break() {
@@ -226,21 +226,6 @@ impl BlockSource for LocalSource {
         }
         Ok(())
     }
-}
-
-/// `range` cut at the multiples of `step`.
-pub(crate) fn cut(
-    range: ByteRange,
-    step: u64,
-) -> impl Iterator<Item = ByteRange> {
-    let mut at = range.start();
-    std::iter::from_fn(move || {
-        let next = at.0.checked_add(1)?.checked_next_multiple_of(step);
-        let end = next.map_or(range.end(), |n| range.end().min(ByteOffset(n)));
-        let part = ByteRange::between(at, end)?;
-        at = end;
-        (!part.is_empty()).then_some(part)
-    })
 }
 
 fn nonblocking() -> i32 {
@@ -306,14 +291,5 @@ mod tests {
             })
             .unwrap();
         assert_eq!(zeros, 3 << 20);
-    }
-
-    #[test]
-    fn a_range_is_cut_at_aligned_places() {
-        let parts: Vec<_> = cut(range(700, 1000), 512).collect();
-        assert_eq!(
-            parts,
-            [range(700, 324), range(1024, 512), range(1536, 164)]
-        );
     }
 }
