@@ -9,7 +9,7 @@ use std::io;
 use crate::units::{ByteCount, ByteOffset};
 
 /// An output that can be written at any place, and read back.
-pub trait OutputFile {
+pub trait OutputFile: Send {
     /// Writes all of `bytes` at `at`.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ pub trait OutputFile {
 }
 
 /// An output that can only be written front to back: a pipe.
-pub trait OutputStream {
+pub trait OutputStream: Send {
     /// Writes all of `bytes` behind what was written before.
     ///
     /// # Errors

@@ -10,10 +10,20 @@
 )]
 
 pub mod format;
+pub mod raw;
+mod shape;
+mod writer;
 
+#[cfg(test)]
+mod tests;
+
+pub use writer::Target;
+
+use crate::block_set::BlockSet;
 use crate::error::Result;
 use crate::ext::{Geometry, Walk};
 use crate::units::{BlockNumber, BlockRun};
+use shape::Shape;
 
 /// In which order a sink takes blocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,9 +49,18 @@ pub struct ImagePlan<'a> {
 /// Call order: `begin`, then `put`, `zero` and `hole` for every selected
 /// block exactly once, in the sink's order, then `finish`. `begin` may be
 /// called again at any time and starts over.
-pub trait ImageSink {
+///
+/// Most formats hold what the walk selected. One that holds another set, or
+/// needs it in another order, says so in [`Self::passes`].
+pub trait ImageSink: Send {
     /// In which order blocks must come.
     fn order(&self) -> WriteOrder;
+
+    /// For [`WriteOrder::Ascending`]: what to feed, pass by pass, each pass
+    /// ascending. Usually one pass over everything selected.
+    fn passes(&self, walk: &Walk) -> Vec<BlockSet> {
+        vec![walk.selected.clone()]
+    }
 
     /// Starts the image.
     ///
