@@ -1,8 +1,19 @@
-//! The agent: lists devices, reads, digests and compresses, for whoever
-//! asks over one of its ports.
+//! The agent: serves the disks of a machine that no longer boots.
 //!
-//! No heap, no I/O of its own: the program that links this supplies ports,
-//! devices and a clock.
+//! This library is the part that knows neither Linux nor a clock nor a heap:
+//! a state machine that takes bytes and the time, and returns bytes and
+//! deadlines. The platform around it implements the three traits of
+//! [`device`], [`port`] and [`clock`], and [`compress::Encoder`].
+//!
+//! It knows nothing of filesystems, so a rescue image never needs rebuilding
+//! because a feature bit is new.
 
 #![no_std]
 #![forbid(unsafe_code)]
+#![warn(clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+pub mod clock;
+pub mod compress;
+pub mod device;
+pub mod memory;
+pub mod port;

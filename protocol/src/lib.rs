@@ -2,12 +2,12 @@
 //! exchange.
 //!
 //! No heap, no I/O, no clock, no cargo features. Nothing here knows ext4.
+//! `PROTOCOL.md` beside this crate tells the wire on paper.
 
 #![no_std]
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    warn(clippy::arithmetic_side_effects, clippy::as_conversions)
-)]
+#![warn(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+pub mod limits;
+pub mod message;
 pub mod units;
