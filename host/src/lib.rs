@@ -8,6 +8,7 @@
 
 pub mod batch;
 pub mod block_set;
+pub mod cli;
 pub mod commands;
 pub mod digest;
 pub mod error;
@@ -19,6 +20,7 @@ pub mod output;
 pub mod remote;
 pub mod source;
 pub mod stop;
+pub mod text;
 pub mod transfer;
 
 /// The units that everything here counts in.

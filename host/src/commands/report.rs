@@ -3,9 +3,10 @@
 use serde_json::{Map, Value};
 
 /// How a job that ran to its end came out.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Outcome {
     /// Everything that was asked for.
+    #[default]
     Done,
     /// Some blocks could not be read; what they are stands in the report.
     Holes,
@@ -29,7 +30,7 @@ impl Outcome {
 }
 
 /// The end of a job.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// How it came out.
     pub outcome: Outcome,

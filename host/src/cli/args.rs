@@ -1,0 +1,284 @@
+//! What can be typed: one definition per option feeds `-h`, `--help`, the
+//! man pages and the completions.
+//!
+//! This only records and validates; [`super::job`] decides what it means.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::cli::examples;
+use crate::cli::values;
+use crate::ext::Selection;
+use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
+use crate::remote::target::Target;
+use crate::units::{BlockNumber, BlockSize, ByteOffset};
+
+/// Saves, checks and converts the metadata of ext2/3/4 filesystems.
+///
+/// Reads devices and files without ever writing to them. Images are normal
+/// (as of e2image), raw or qcow2; damage is reported and worked around.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "e2wire",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "See `e2wire COMMAND --help` for details and examples.",
+    after_long_help = examples::overview(),
+)]
+pub struct Args {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options that every command takes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// Where the devices are [default: local:]
+    ///
+    /// `local:` is this machine and the default.
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "E2WIRE_TARGET",
+        hide_env_values = true,
+        value_name = "TARGET"
+    )]
+    pub target: Option<Target>,
+
+    /// Report in JSON, one event a line
+    ///
+    /// Standard output then carries nothing but events (standard error
+    /// does, when the image itself goes to standard output). The last line
+    /// is always the `result` event with the exit code. The schema is in
+    /// host/src/cli/SCHEMA.md.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Say nothing but errors, warnings and what was asked for
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say more: every finding instead of the first few
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+
+    /// Never ask anything
+    ///
+    /// What would need an answer is refused with exit code 5 instead.
+    #[arg(long, global = true)]
+    pub non_interactive: bool,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Save a filesystem's metadata in an image
+    Image(ImageArgs),
+    /// Check an image, and compare it with a device
+    Verify(VerifyArgs),
+    /// Turn an image into one of another format
+    Convert(ConvertArgs),
+    /// Print a completion script for a shell
+    ///
+    /// Where it belongs: for bash in
+    /// ~/.local/share/bash-completion/completions/e2wire, for zsh as _e2wire
+    /// in a directory of $fpath, for fish in
+    /// ~/.config/fish/completions/e2wire.fish.
+    #[command(after_long_help = examples::of("completions"))]
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Print a manual page, or write all of them
+    #[command(after_long_help = examples::of("man"))]
+    Man {
+        /// The command that the page is about; without it, e2wire as a whole
+        #[arg(value_name = "COMMAND", conflicts_with = "into")]
+        page: Option<String>,
+
+        /// Write every page into this directory, which must exist
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+    },
+}
+
+/// How the filesystem is found and which of its blocks are selected.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Selection")]
+pub struct SelectionArgs {
+    /// Also the contents of files
+    #[arg(short = 'a', long)]
+    pub data: bool,
+
+    /// Which rules select blocks
+    #[arg(long, value_enum, default_value = "complete", value_name = "RULES")]
+    pub select: Selection,
+
+    /// Inode tables whole, also where inodes were never used
+    ///
+    /// Without it the parts of a normal image that belong to inodes never
+    /// used are holes. Implied by `--select e2image`.
+    #[arg(long)]
+    pub full_tables: bool,
+
+    /// Use the superblock at this block
+    ///
+    /// For a filesystem whose first superblock is lost. The number counts
+    /// blocks of `--blocksize`: usually 32768 with 4 KiB blocks, 8193 with 1
+    /// KiB blocks.
+    #[arg(
+        short = 'b',
+        long,
+        value_name = "N",
+        requires = "block_size",
+        value_parser = values::block
+    )]
+    pub superblock: Option<BlockNumber>,
+
+    /// The block size that the filesystem must have
+    #[arg(
+        short = 'B',
+        long = "blocksize",
+        value_name = "BYTES",
+        value_parser = values::block_size
+    )]
+    pub block_size: Option<BlockSize>,
+
+    /// Where the filesystem starts on DEVICE, in bytes
+    ///
+    /// K, M, G and T stand for powers of 1024, s for 512-byte sectors: a
+    /// partition that begins at sector 2048 is `2048s`.
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value = "0",
+        hide_default_value = true,
+        value_parser = values::offset
+    )]
+    pub source_offset: ByteOffset,
+}
+
+/// Where an image goes and what it looks like.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// The format [default: by the suffix .e2i, .raw or .img, .qcow2]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+
+    /// How the clusters of a qcow2 image are laid out
+    #[arg(long, value_enum, value_name = "LAYOUT")]
+    pub qcow2_layout: Option<Qcow2Layout>,
+
+    /// How the clusters of a qcow2 image are compressed
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub qcow2_compress: Option<Qcow2Compression>,
+
+    /// Replace an existing output
+    ///
+    /// The old file stays until the new one is complete.
+    #[arg(long)]
+    pub overwrite: bool,
+
+    /// Write no OUTPUT.manifest.json beside the image
+    #[arg(long)]
+    pub no_manifest: bool,
+
+    /// Do not wait until the image is on the disk
+    ///
+    /// Faster, but a power cut shortly afterwards may cost the image.
+    #[arg(long)]
+    pub no_sync: bool,
+}
+
+/// `e2wire image`
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = examples::of("image"))]
+pub struct ImageArgs {
+    /// The device or file that the filesystem lies on; only read
+    #[arg(value_name = "DEVICE")]
+    pub device: PathBuf,
+
+    /// The image to write, `-` for standard output
+    #[arg(value_name = "OUTPUT")]
+    pub output: OsString,
+
+    /// How the filesystem is found and selected.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+
+    /// What the image looks like.
+    #[command(flatten)]
+    pub out: OutputArgs,
+
+    /// Leave equal blocks of an existing raw output alone
+    #[arg(short, long, help_heading = "Output")]
+    pub compare: bool,
+
+    /// Where the filesystem starts in a raw OUTPUT, in bytes
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value = "0",
+        hide_default_value = true,
+        help_heading = "Output",
+        value_parser = values::offset
+    )]
+    pub dest_offset: ByteOffset,
+
+    /// Also when the filesystem is mounted read/write
+    ///
+    /// It changes while it is read, so the image may contradict itself.
+    #[arg(short, long)]
+    pub force: bool,
+
+    /// Read and check everything, write nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+/// `e2wire verify`
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = examples::of("verify"))]
+pub struct VerifyArgs {
+    /// The image; its manifest is looked for beside it
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// The device that must still hold the same
+    #[arg(long, value_name = "DEVICE")]
+    pub against: Option<PathBuf>,
+}
+
+/// `e2wire convert`
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = examples::of("convert"))]
+pub struct ConvertArgs {
+    /// The image to read; its format is found by its contents
+    #[arg(value_name = "INPUT")]
+    pub input: PathBuf,
+
+    /// The image to write, `-` for standard output
+    #[arg(value_name = "OUTPUT")]
+    pub output: OsString,
+
+    /// What the new image looks like.
+    #[command(flatten)]
+    pub out: OutputArgs,
+}
+
+#[cfg(test)]
+mod tests;

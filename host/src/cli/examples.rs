@@ -1,0 +1,104 @@
+//! The examples and the exit codes that help and manual show. The tests run
+//! every example.
+
+use std::fmt::Write as _;
+
+use crate::cli::exit::ExitCode;
+
+/// One command that a reader can type.
+pub(super) struct Example {
+    /// The verb that it belongs to.
+    pub(super) verb: &'static str,
+    /// What it does.
+    pub(super) what: &'static str,
+    /// What to type.
+    pub(super) line: &'static str,
+}
+
+const fn example(
+    verb: &'static str,
+    what: &'static str,
+    line: &'static str,
+) -> Example {
+    Example { verb, what, line }
+}
+
+/// Every example, in the order in which they are shown.
+pub(super) const EXAMPLES: &[Example] = &[
+    example(
+        "image",
+        "Save the metadata of a partition for QEMU, qemu-nbd or debugfs",
+        "e2wire image /dev/sda3 sda3.qcow2",
+    ),
+    example(
+        "image",
+        "A sparse raw file, with the contents of files",
+        "e2wire image --data /dev/sda3 sda3.img",
+    ),
+    example(
+        "image",
+        "Through a pipe, compressed",
+        "e2wire image --format raw /dev/sda3 - | zstd > sda3.raw.zst",
+    ),
+    example(
+        "image",
+        "The first superblock is lost: use the copy in group 1",
+        "e2wire image -b 32768 -B 4096 /dev/sda3 sda3.qcow2",
+    ),
+    example(
+        "verify",
+        "Check an image against its manifest",
+        "e2wire verify sda3.qcow2",
+    ),
+    example(
+        "verify",
+        "See whether the device still holds the same",
+        "e2wire verify sda3.qcow2 --against /dev/sda3",
+    ),
+    example(
+        "convert",
+        "A normal image, for debugfs -i",
+        "e2wire convert sda3.qcow2 sda3.e2i",
+    ),
+    example("completions", "For bash", "e2wire completions bash > e2wire.bash"),
+    example(
+        "man",
+        "Read the page about one command",
+        "e2wire man image | man -l -",
+    ),
+    example(
+        "man",
+        "Install all pages",
+        "e2wire man --into /usr/local/share/man/man1",
+    ),
+];
+
+/// The examples of one verb, as a section of its help.
+pub(super) fn of(verb: &str) -> String {
+    section(|example| example.verb == verb)
+}
+
+/// A few examples and the exit codes: the end of `e2wire --help`.
+pub(super) fn overview() -> String {
+    let mut first = None;
+    let mut text = section(|example| {
+        let new = first != Some(example.verb);
+        first = Some(example.verb);
+        new && !matches!(example.verb, "completions" | "man")
+    });
+    text.push_str("\n\nExit status:");
+    for code in ExitCode::ALL {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n  {:>2}  {}", code.number(), code.meaning());
+    }
+    text
+}
+
+fn section(mut wanted: impl FnMut(&Example) -> bool) -> String {
+    let mut text = "Examples:".to_owned();
+    for example in EXAMPLES.iter().filter(|example| wanted(example)) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n  {}:\n    {}", example.what, example.line);
+    }
+    text
+}

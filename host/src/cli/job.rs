@@ -1,0 +1,221 @@
+//! What was typed, turned into requests. Touches nothing: no file is looked
+//! at here, so every test is a table.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap_complete::Shell;
+
+use crate::cli::args::{Args, ConvertArgs, ImageArgs, OutputArgs, Verb};
+use crate::cli::speaker::{Manner, Stream};
+use crate::commands::{ConvertRequest, ImageRequest, Output, VerifyRequest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ext::{Scope, Selection};
+use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
+use crate::remote::target::Target;
+use crate::units::ByteOffset;
+
+/// All that was asked of the program.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Job {
+    /// Where the devices are.
+    pub target: Target,
+    /// How to speak about it.
+    pub manner: Manner,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Task {
+    /// Save metadata in an image.
+    Image(ImageRequest),
+    /// Check an image.
+    Verify(VerifyRequest),
+    /// Turn an image into one of another format.
+    Convert(ConvertRequest),
+    /// Print a completion script.
+    Completions(Shell),
+    /// Print or write manual pages.
+    Man {
+        /// The verb that the page is about.
+        page: Option<String>,
+        /// Where to write all pages.
+        into: Option<PathBuf>,
+    },
+}
+
+impl Task {
+    /// The verb.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Image(_) => "image",
+            Self::Verify(_) => "verify",
+            Self::Convert(_) => "convert",
+            Self::Completions(_) => "completions",
+            Self::Man { .. } => "man",
+        }
+    }
+
+    /// Whether the image goes where text would go otherwise.
+    const fn takes_stdout(&self) -> bool {
+        let output = match self {
+            Self::Image(request) => &request.output,
+            Self::Convert(request) => &request.output,
+            _ => return false,
+        };
+        matches!(output, Output::Stdout)
+    }
+}
+
+/// What `args` ask for.
+///
+/// # Errors
+///
+/// [`ErrorKind::Usage`] for options that contradict each other.
+pub fn from_args(args: Args) -> Result<Job> {
+    let Args { globals, verb } = args;
+    let task = match verb {
+        Verb::Image(args) => Task::Image(image(args)?),
+        Verb::Verify(args) => Task::Verify(VerifyRequest {
+            image: args.image,
+            against: args.against,
+        }),
+        Verb::Convert(args) => Task::Convert(convert(args)?),
+        Verb::Completions { shell } => Task::Completions(shell),
+        Verb::Man { page, into } => Task::Man { page, into },
+    };
+    let text =
+        if task.takes_stdout() { Stream::Stderr } else { Stream::Stdout };
+    Ok(Job {
+        target: globals.target.unwrap_or_default(),
+        manner: Manner {
+            json: globals.json,
+            quiet: globals.quiet,
+            verbose: globals.verbose,
+            text,
+        },
+        task,
+    })
+}
+
+fn image(args: ImageArgs) -> Result<ImageRequest> {
+    let output = output(args.output)?;
+    let format = output.format(args.out.format)?;
+    let (layout, compression) = qcow2(&args.out, format)?;
+    let scope = match (format, args.selection.data) {
+        (Format::Normal, true) => {
+            return Err(contradiction(
+                "a normal image cannot hold the contents of files",
+                "leave out --data, or take --format raw or qcow2",
+            ));
+        }
+        (Format::Normal, false) => Scope::Tables,
+        (_, true) => Scope::Data,
+        (_, false) => Scope::Metadata,
+    };
+    if format == Format::Normal && args.selection.superblock.is_some() {
+        return Err(contradiction(
+            "a normal image always begins with the first superblock",
+            "leave out --superblock, or take --format raw or qcow2",
+        ));
+    }
+    if format != Format::Raw {
+        if args.compare {
+            return Err(contradiction(
+                "--compare needs a raw output",
+                "leave it out, or take --format raw",
+            ));
+        }
+        if args.dest_offset != ByteOffset(0) {
+            return Err(contradiction(
+                "--dest-offset needs a raw output",
+                "leave it out, or take --format raw",
+            ));
+        }
+    }
+    if args.compare && output == Output::Stdout {
+        return Err(contradiction(
+            "--compare needs an output that exists already",
+            "name a file or a device instead of `-`",
+        ));
+    }
+    let selection = args.selection.select;
+    Ok(ImageRequest {
+        device: args.device,
+        output,
+        format: Some(format),
+        selection,
+        scope,
+        superblock: args.selection.superblock,
+        block_size: args.selection.block_size,
+        full_tables: args.selection.full_tables
+            || selection == Selection::E2image,
+        layout,
+        compression,
+        force: args.force,
+        dry_run: args.dry_run,
+        compare: args.compare,
+        overwrite: args.out.overwrite,
+        no_manifest: args.out.no_manifest,
+        no_sync: args.out.no_sync,
+        source_offset: args.selection.source_offset,
+        dest_offset: args.dest_offset,
+    })
+}
+
+fn convert(args: ConvertArgs) -> Result<ConvertRequest> {
+    let output = output(args.output)?;
+    let format = output.format(args.out.format)?;
+    let (layout, compression) = qcow2(&args.out, format)?;
+    Ok(ConvertRequest {
+        input: args.input,
+        output,
+        format: Some(format),
+        layout,
+        compression,
+        overwrite: args.out.overwrite,
+        no_manifest: args.out.no_manifest,
+        no_sync: args.out.no_sync,
+    })
+}
+
+fn output(typed: OsString) -> Result<Output> {
+    if typed.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "the output has no name"));
+    }
+    Ok(if typed == "-" { Output::Stdout } else { Output::File(typed.into()) })
+}
+
+fn qcow2(
+    args: &OutputArgs,
+    format: Format,
+) -> Result<(Qcow2Layout, Qcow2Compression)> {
+    let asked = args.qcow2_layout.is_some() || args.qcow2_compress.is_some();
+    if asked && format != Format::Qcow2 {
+        return Err(contradiction(
+            format!(
+                "--qcow2-layout and --qcow2-compress mean nothing for a {format} image"
+            ),
+            "leave them out, or take --format qcow2",
+        ));
+    }
+    let layout = args.qcow2_layout.unwrap_or_default();
+    let compression = args.qcow2_compress.unwrap_or_default();
+    if layout == Qcow2Layout::Classic && compression != Qcow2Compression::None {
+        return Err(contradiction(
+            "the classic layout is never compressed",
+            "leave out --qcow2-layout classic or --qcow2-compress",
+        ));
+    }
+    Ok((layout, compression))
+}
+
+fn contradiction(what: impl Into<String>, hint: &str) -> Error {
+    Error::new(ErrorKind::Usage, what).hint(hint)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! The command line: what users type, and what they see.
+//!
+//! Two layers of arguments: [`args`] only records and validates what was
+//! typed, [`job`] turns it into requests; neither touches the system. Only
+//! then does anything happen, in `commands`. Every word that is printed goes
+//! through [`speaker`], every end of the program through [`exit`].
+
+pub mod args;
+mod examples;
+pub mod exit;
+pub mod job;
+mod json;
+mod manual;
+mod progress;
+mod speaker;
+mod values;
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+use clap::error::ErrorKind as ClapErrorKind;
+
+use crate::cli::args::Args;
+use crate::cli::exit::ExitCode;
+use crate::cli::job::{Job, Task};
+use crate::cli::speaker::{Manner, Speaker};
+use crate::commands::Report;
+use crate::error::{Error, ErrorKind, Result};
+use crate::stop::Stop;
+
+/// Runs the program with the arguments and streams of this process.
+#[must_use]
+pub fn main() -> std::process::ExitCode {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    run(&typed).into()
+}
+
+fn run(typed: &[OsString]) -> ExitCode {
+    let args = match Args::try_parse_from(typed) {
+        Ok(args) => args,
+        Err(error) => return not_parsed(typed, &error),
+    };
+    let job = match job::from_args(args) {
+        Ok(job) => job,
+        Err(error) => {
+            return Speaker::new(&Manner::guess(typed)).finish(Err(error));
+        }
+    };
+    let speaker = Speaker::new(&job.manner);
+    speaker.hello(job.task.name());
+    let ended = stop_on_signals().and_then(|stop| work(&job, &speaker, &stop));
+    speaker.finish(ended)
+}
+
+/// The one place where verbs begin.
+fn work(job: &Job, speaker: &Speaker, stop: &Stop) -> Result<Report> {
+    match &job.task {
+        Task::Image(_) | Task::Verify(_) | Task::Convert(_) => {
+            let _ = (stop, speaker.observer());
+            Err(Error::new(
+                ErrorKind::Internal,
+                format!("`{}` is not part of this build", job.task.name()),
+            ))
+        }
+        Task::Completions(shell) => manual::completions(*shell, speaker),
+        Task::Man { page, into } => {
+            manual::man(page.as_deref(), into.as_deref(), speaker)
+        }
+    }
+}
+
+/// Help, the version, or a command line that clap cannot make sense of.
+fn not_parsed(typed: &[OsString], error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    match error.kind() {
+        ClapErrorKind::DisplayHelp | ClapErrorKind::DisplayVersion => {
+            // Asked for, so it is the answer: never NDJSON.
+            let speaker = Speaker::new(&Manner::default());
+            let written = speaker.answer(text.as_bytes());
+            speaker.finish(written.map(|()| Report::default()))
+        }
+        ClapErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Speaker::new(&Manner::guess(typed)).finish(Err(Error::new(
+                ErrorKind::Usage,
+                format!("no command given\n\n{}", text.trim_end()),
+            )))
+        }
+        _ => {
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            Speaker::new(&Manner::guess(typed))
+                .finish(Err(Error::new(ErrorKind::Usage, text.trim_end())))
+        }
+    }
+}
+
+/// A flag that SIGINT and SIGTERM set. The second one ends the program at
+/// once: the first was not answered, perhaps because a disk does not.
+fn stop_on_signals() -> Result<Stop> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::flag;
+
+    let stop = Stop::new();
+    let status = i32::from(ExitCode::Interrupted.number());
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag unset.
+        flag::register_conditional_shutdown(signal, status, stop.flag())
+            .and_then(|_| flag::register(signal, stop.flag()))
+            .map_err(|error| {
+                Error::new(ErrorKind::Internal, "cannot catch signals")
+                    .because(error)
+            })?;
+    }
+    Ok(stop)
+}

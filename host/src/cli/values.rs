@@ -1,0 +1,179 @@
+//! How single values are read: sizes, blocks, names of choices.
+
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
+use crate::ext::Selection;
+use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
+use crate::units::{BlockNumber, BlockSize, ByteOffset};
+
+/// A number of bytes: digits, then perhaps `K`, `M`, `G` or `T` for powers
+/// of 1,024, or `s` for sectors of 512 bytes.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let digits_end =
+        text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits_end);
+    let factor: u64 = match unit {
+        "" | "B" => 1,
+        "s" => 512,
+        "k" | "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        "T" | "TiB" => 1 << 40,
+        _ => {
+            return Err("expected a number of bytes, perhaps with K, M, G, T \
+                 (powers of 1024) or s (512-byte sectors) behind it"
+                .to_owned());
+        }
+    };
+    if digits.is_empty() {
+        return Err("expected a number".to_owned());
+    }
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .ok_or_else(|| "does not fit in 64 bits".to_owned())
+}
+
+/// A place on a device.
+pub(super) fn offset(text: &str) -> Result<ByteOffset, String> {
+    bytes(text).map(ByteOffset)
+}
+
+/// The size of a filesystem block.
+pub(super) fn block_size(text: &str) -> Result<BlockSize, String> {
+    BlockSize::from_bytes(bytes(text)?).ok_or_else(|| {
+        "expected a power of two from 1024 to 65536 (1K to 64K)".to_owned()
+    })
+}
+
+/// A block of the filesystem.
+pub(super) fn block(text: &str) -> Result<BlockNumber, String> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) || text.is_empty() {
+        return Err("expected the number of a block".to_owned());
+    }
+    let number =
+        text.parse().map_err(|_| "does not fit in 64 bits".to_owned())?;
+    Ok(BlockNumber(number))
+}
+
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(match self {
+            Self::Normal => "tables only, for debugfs -i and dumpe2fs -i",
+            Self::Raw => "a sparse file with each block at its place",
+            Self::Qcow2 => "for QEMU, qemu-nbd and qemu-img",
+        }))
+    }
+}
+
+impl ValueEnum for Qcow2Layout {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Compact, Self::Classic]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Compact => PossibleValue::new("compact")
+                .help("written while reading, nothing leaked"),
+            Self::Classic => PossibleValue::new("classic")
+                .help("byte for byte as e2image lays it out"),
+        })
+    }
+}
+
+impl ValueEnum for Qcow2Compression {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::None, Self::Zstd, Self::Deflate]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::None => PossibleValue::new("none").help("as it is"),
+            Self::Zstd => {
+                PossibleValue::new("zstd").help("QEMU 5.1 or later reads it")
+            }
+            Self::Deflate => {
+                PossibleValue::new("deflate").help("every QEMU reads it")
+            }
+        })
+    }
+}
+
+impl ValueEnum for Selection {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Complete, Self::E2image]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Complete => PossibleValue::new("complete").help(
+                "everything that the structure is made of, also what hangs \
+                 on orphan inodes",
+            ),
+            Self::E2image => PossibleValue::new("e2image")
+                .help("exactly the blocks that e2image selects"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_units_or_refused() {
+        let good = [
+            ("0", 0),
+            ("512", 512),
+            ("2048s", 1 << 20),
+            ("4k", 4096),
+            ("4K", 4096),
+            ("1MiB", 1 << 20),
+            ("3G", 3 << 30),
+            ("16777215T", 16_777_215 << 40),
+            ("18446744073709551615", u64::MAX),
+        ];
+        for (text, value) in good {
+            assert_eq!(bytes(text), Ok(value), "{text}");
+        }
+        let bad = [
+            "",
+            "K",
+            "-1",
+            "+1",
+            " 1",
+            "1 K",
+            "1.5G",
+            "0x10",
+            "1KB",
+            "16777216T",
+            "18446744073709551616",
+            "１",
+        ];
+        for text in bad {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_block_size_is_one_that_ext_can_have() {
+        assert_eq!(block_size("4K"), Ok(BlockSize::from_log2(12).unwrap()));
+        for bad in ["0", "512", "1000", "128K", "x"] {
+            assert!(block_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_block_number_has_no_unit() {
+        assert_eq!(block("32768"), Ok(BlockNumber(32768)));
+        for bad in ["", "1K", "-1", "0x8000", "99999999999999999999"] {
+            assert!(block(bad).is_err(), "{bad}");
+        }
+    }
+}
