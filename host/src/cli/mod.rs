@@ -76,7 +76,8 @@ fn not_parsed(typed: &[OsString], error: &clap::Error) -> ExitCode {
         ClapErrorKind::DisplayHelp | ClapErrorKind::DisplayVersion => {
             // Asked for, so it is the answer: never NDJSON.
             let speaker = Speaker::new(&Manner::default());
-            let written = speaker.answer(text.as_bytes());
+            let written =
+                speaker.answer(format!("{}\n", text.trim_end()).as_bytes());
             speaker.finish(written.map(|()| Report::default()))
         }
         ClapErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
