@@ -43,6 +43,27 @@ pub trait BlockSource: Sync {
         each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<()>;
 
+    /// Announces what will be read soon, so that a source behind a slow line
+    /// keeps the line full: `ranges` are as for [`Self::read`], more urgent
+    /// ones overtake others. Reading what was never announced, and never
+    /// reading what was, are both in order.
+    fn expect(&self, ranges: &[ByteRange], priority: Priority) {
+        let _ = (ranges, priority);
+    }
+
+    /// Makes sure that the next read of `ranges` shows what the device holds
+    /// now: a source that keeps copies compares them with the device and
+    /// drops those that differ. Used at the end of a job, to see whether its
+    /// source changed.
+    ///
+    /// # Errors
+    ///
+    /// Only when the source as a whole is gone.
+    fn recheck(&self, ranges: &[ByteRange]) -> Result<()> {
+        let _ = ranges;
+        Ok(())
+    }
+
     /// How many threads may usefully call [`Self::read_batch`] at once.
     fn readers(&self) -> usize {
         1
@@ -66,6 +87,16 @@ pub trait BlockSource: Sync {
             ControlFlow::Continue(())
         })
     }
+}
+
+/// How urgent something is that will be read.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Priority {
+    /// Needed in the end: file contents, the journal, anything that tells
+    /// of no further blocks.
+    Payload,
+    /// Tells which blocks are needed next: what a walk waits for.
+    Structure,
 }
 
 /// One stretch of what was asked for.
