@@ -1,0 +1,77 @@
+//! The programs of others that tests, demo and bench run, and the Debian
+//! packages that bring them. The only list of them.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A program and where it comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Tool {
+    /// What is run.
+    pub program: &'static str,
+    /// The Debian package that holds it.
+    pub package: &'static str,
+}
+
+const fn tool(program: &'static str, package: &'static str) -> Tool {
+    Tool { program, package }
+}
+
+/// All that the tests need beyond Rust and a C compiler.
+pub const TOOLS: &[Tool] = &[
+    tool("mke2fs", "e2fsprogs"),
+    tool("debugfs", "e2fsprogs"),
+    tool("dumpe2fs", "e2fsprogs"),
+    tool("e2fsck", "e2fsprogs"),
+    tool("e2image", "e2fsprogs"),
+    tool("resize2fs", "e2fsprogs"),
+    tool("tune2fs", "e2fsprogs"),
+    tool("qemu-img", "qemu-utils"),
+];
+
+/// Where `program` lies. Administrators' programs count even when the
+/// caller's search path leaves them out.
+#[must_use]
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// A command that runs `program` the same way on every machine: fixed clock
+/// and locale, and no configuration of this machine.
+///
+/// # Panics
+///
+/// When it is not installed; the message names the package.
+#[must_use]
+pub fn command(program: &str) -> Command {
+    let path = find(program).unwrap_or_else(|| {
+        let package = TOOLS
+            .iter()
+            .find(|tool| tool.program == program)
+            .map_or("?", |tool| tool.package);
+        panic!(
+            "{program} is not installed: apt-get install {package} \
+             (or run `cargo xtask test`)"
+        )
+    });
+    let mut command = Command::new(path);
+    command
+        .env("E2FSPROGS_FAKE_TIME", "1700000000")
+        .env("E2FSCK_TIME", "1700000000")
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC")
+        .env("MKE2FS_CONFIG", "/dev/null");
+    command
+}
+
+/// Whether we run as root.
+#[must_use]
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    std::fs::metadata("/proc/self").is_ok_and(|self_| self_.uid() == 0)
+}

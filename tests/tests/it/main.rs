@@ -1,0 +1,3 @@
+//! The tests of the whole system. One binary, so that it links once.
+
+mod fixtures;

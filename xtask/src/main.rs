@@ -1,0 +1,54 @@
+//! What is done to this repository. Each command is one file.
+//!
+//! Nothing of this is shipped.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "commands for people at a terminal"
+)]
+
+use std::process::ExitCode;
+
+mod ci;
+mod fixtures;
+mod project;
+mod test;
+mod tidy;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  test [ARGS]      installs what is missing, runs every test
+                   (ARGS go to `cargo test`)
+  ci               formatting, lints, tidy and every test
+  tidy             the walls and sizes of the house
+  fixtures [DIR]   makes every test filesystem, lists them, copies them to DIR
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["test", rest @ ..] => test::run_tests(rest),
+        ["ci"] => ci::run_all(),
+        ["tidy"] => tidy::run(),
+        ["fixtures"] => fixtures::run(None),
+        ["fixtures", directory] => fixtures::run(Some(directory)),
+        [] | ["help" | "-h" | "--help"] => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("unknown command: {}\n\n{USAGE}", words.join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
