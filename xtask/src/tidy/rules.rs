@@ -128,6 +128,7 @@ pub(crate) const RULES: &[Rule] = &[
                 rust(path)
                     && !path.starts_with("agent/src/linux/")
                     && path != "agent/src/bare.rs"
+                    && !path.starts_with("agent/src/bare/")
             },
             tests: Tests::Too,
             words: &["unsafe"],
