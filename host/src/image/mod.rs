@@ -10,6 +10,7 @@
 )]
 
 pub mod format;
+pub mod qcow2;
 pub mod raw;
 mod shape;
 mod writer;

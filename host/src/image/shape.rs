@@ -32,9 +32,7 @@ impl Shape {
 
     /// The shape of a sink that was begun.
     pub(super) fn of(shape: Option<Self>) -> Result<Self> {
-        shape.ok_or_else(|| {
-            Error::new(ErrorKind::Internal, "the image was never begun")
-        })
+        shape.ok_or_else(never_begun)
     }
 
     pub(super) const fn block_size(self) -> BlockSize {
@@ -83,4 +81,9 @@ impl Shape {
             )),
         }
     }
+}
+
+/// A call that came before `begin`.
+pub(super) fn never_begun() -> Error {
+    Error::new(ErrorKind::Internal, "the image was never begun")
 }

@@ -173,6 +173,11 @@ impl<'a> StreamWriter<'a> {
                 ),
             ));
         };
+        self.zeros(length)
+    }
+
+    /// Writes `length` zeros.
+    pub(super) fn zeros(&mut self, length: u64) -> Result<()> {
         for piece in zeros(length) {
             self.write(piece)?;
         }
