@@ -22,6 +22,7 @@ pub mod source;
 pub mod stop;
 pub mod text;
 pub mod transfer;
+pub mod undo;
 
 /// The units that everything here counts in.
 pub use e2wire_protocol::units;

@@ -133,7 +133,7 @@ impl Payload<'_> {
 }
 
 /// Why something could not be read.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum ReadFault {
     /// The device reports an error for these sectors.
     Medium,
