@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::ext::BlockKind;
+use crate::ext::walk::FINDINGS_MAX;
 use crate::units::BlockNumber;
 
 /// One thing that is wrong on the disk.
@@ -110,5 +111,22 @@ impl fmt::Display for Effect {
             Self::SubtreeSkipped => "all below it is left out",
             Self::CopyUsed => "a copy was used",
         })
+    }
+}
+
+/// Collects findings: the first ones whole, all of them counted.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) list: Vec<Finding>,
+    pub(super) total: u64,
+}
+
+impl Findings {
+    /// Adds one.
+    pub(super) fn add(&mut self, finding: Finding) {
+        self.total = self.total.saturating_add(1);
+        if self.list.len() < FINDINGS_MAX {
+            self.list.push(finding);
+        }
     }
 }

@@ -15,6 +15,13 @@ macro_rules! kinds {
             /// Every kind, in the order in which they are listed.
             pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
 
+            /// Its place in [`Self::ALL`].
+            #[must_use]
+            #[expect(clippy::as_conversions, reason = "counted by the compiler")]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+
             /// The name users type and read.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -27,9 +34,9 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// The superblock in use, with the rest of its block.
+    /// The primary superblock, with the rest of its block.
     Superblock = "superblock",
-    /// A copy of the superblock in another group.
+    /// A copy of the superblock in another group, used because of `-b`.
     BackupSuperblock = "backup-superblock",
     /// The primary group descriptors.
     Descriptors = "descriptors",

@@ -9,12 +9,27 @@
     warn(clippy::arithmetic_side_effects, clippy::as_conversions)
 )]
 
+mod assemble;
+mod careful;
+mod checksums;
+mod extents;
 pub mod finding;
+pub mod groups;
+mod head;
+pub mod inode;
 pub mod kind;
+mod maps;
+mod probe;
+mod scan;
+mod select;
+pub mod superblock;
+mod tables;
 pub mod walk;
+mod walker;
 
 pub use finding::Finding;
 pub use kind::BlockKind;
 pub use walk::{
     Geometry, Group, Level, Scope, Selection, Step, Walk, WalkOptions,
 };
+pub use walker::Walker;

@@ -77,10 +77,13 @@ pub enum Step {
 /// One sweep over the device.
 #[derive(Debug)]
 pub struct Level {
-    /// What to read: sorted, disjoint, coalesced.
+    /// What to read: sorted, disjoint, coalesced, inside the device. Selected
+    /// blocks that lie beyond `device_length` are in no level: they are
+    /// holes.
     pub ranges: Vec<ByteRange>,
-    /// These bytes are only looked at, they do not belong to the image
-    /// (the search for a superblock, before the geometry is known).
+    /// These bytes are only looked at: they do not belong to the image (the
+    /// search for a superblock, before the geometry is known), or another
+    /// level has brought them already.
     pub probe: bool,
 }
 

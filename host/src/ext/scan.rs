@@ -1,0 +1,540 @@
+//! What inodes and map blocks lead to: every block that a walk has passed
+//! comes through here once, and leaves marks, map blocks to be read, and
+//! findings.
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U32;
+
+use super::assemble::BlockBytes;
+use super::careful::{Careful, Suspect};
+use super::extents::{self, DEPTH_MAX, Extent, Header, InOrder};
+use super::finding::{Effect, Fault, Findings};
+use super::inode::{
+    self, EA_INODE_FL, EXTENTS_FL, I_BLOCK_BYTES, INLINE_DATA_FL, RawInode,
+    S_IFDIR, S_IFLNK, S_IFREG,
+};
+use super::maps::{MapJob, Owner, Shape, Waiting};
+use super::select::Marks;
+use super::superblock::Superblock;
+use crate::ext::{BlockKind, Finding, Scope, Selection, WalkOptions};
+use crate::units::{BlockNumber, usize_from};
+
+/// The inode whose map lists the blocks kept for the descriptor table.
+const RESIZE_INODE: u32 = 7;
+/// Slots of `i_block` that name data.
+const DIRECT_SLOTS: usize = 12;
+/// Extents speak of 2^32 blocks of a file.
+const FILE_BLOCKS: u64 = 1 << 32;
+
+/// What a walk has learned so far.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub(super) superblock: Superblock,
+    pub(super) options: WalkOptions,
+    pub(super) marks: Marks,
+    pub(super) waiting: Waiting,
+    pub(super) findings: Findings,
+    pub(super) careful: Careful,
+}
+
+/// Where a finding belongs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    structure: BlockKind,
+    group: Option<u32>,
+    inode: Option<u32>,
+    block: Option<u64>,
+}
+
+impl Place {
+    pub(super) const fn of(structure: BlockKind) -> Self {
+        Self { structure, group: None, inode: None, block: None }
+    }
+
+    pub(super) const fn in_group(mut self, group: u32) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    pub(super) const fn in_inode(mut self, inode: u32) -> Self {
+        self.inode = Some(inode);
+        self
+    }
+
+    pub(super) const fn at(mut self, block: u64) -> Self {
+        self.block = Some(block);
+        self
+    }
+}
+
+impl Scan {
+    pub(super) fn new(
+        superblock: Superblock,
+        options: WalkOptions,
+        careful: Careful,
+    ) -> Self {
+        Self {
+            marks: Marks::new(&superblock.geometry),
+            superblock,
+            options,
+            waiting: Waiting::default(),
+            findings: Findings::default(),
+            careful,
+        }
+    }
+
+    pub(super) const fn is_complete(&self) -> bool {
+        matches!(self.options.selection, Selection::Complete)
+    }
+
+    const fn wants_data(&self) -> bool {
+        matches!(self.options.scope, Scope::Data)
+    }
+
+    pub(super) fn find(&mut self, place: Place, fault: Fault, effect: Effect) {
+        self.findings.add(Finding {
+            structure: place.structure,
+            group: place.group,
+            inode: place.inode,
+            block: place.block.map(BlockNumber),
+            fault,
+            effect,
+        });
+    }
+
+    /// Looks at inode `number`; `bytes` is all of it.
+    pub(super) fn visit_inode(&mut self, number: u32, bytes: &[u8]) {
+        let Ok((raw, _)) = RawInode::ref_from_prefix(bytes) else { return };
+        if raw.i_links_count.get() == 0
+            && !(self.is_complete() && raw.is_orphan(&self.superblock))
+        {
+            return;
+        }
+        let place = Place::of(BlockKind::InodeTable).in_inode(number);
+        let seed = if self.superblock.has_metadata_csum() {
+            let seed = inode::checksum_seed(&self.superblock, number, raw);
+            if !inode::checksum_ok(seed, bytes) {
+                self.find(place, Fault::BadChecksum, Effect::None);
+            }
+            seed
+        } else {
+            0
+        };
+        let xattr = raw.xattr_block(&self.superblock);
+        if xattr != 0 {
+            self.mark_or_find(place, BlockKind::Xattr, xattr, 1);
+        }
+        let Some(data) = self.purpose(number, raw) else { return };
+        let owner = Owner { inode: number, seed, data };
+        if data.is_none() && !raw.may_have_map_blocks() {
+            return;
+        }
+        if self.superblock.is_hurd && raw.i_osd1.get() != 0 {
+            let block = u64::from(raw.i_osd1.get());
+            self.mark_or_find(place, BlockKind::Translator, block, 1);
+        }
+        let shape = if raw.has_flag(EXTENTS_FL) {
+            Shape::Extents
+        } else {
+            Shape::Indirect
+        };
+        let suspect = Suspect { owner, shape, root: raw.i_block };
+        if self.careful.takes(&suspect) {
+            return;
+        }
+        self.walk_root(&suspect);
+    }
+
+    /// Whether the map of an inode is followed, and what its data are:
+    /// `None` not at all, `Some(None)` only the map.
+    fn purpose(
+        &self,
+        number: u32,
+        raw: &RawInode,
+    ) -> Option<Option<BlockKind>> {
+        let kind = match raw.file_type() {
+            S_IFLNK => {
+                // An inline target has no blocks, whatever its length.
+                return (raw.is_slow_symlink(&self.superblock)
+                    && !raw.has_flag(INLINE_DATA_FL))
+                .then_some(Some(BlockKind::Symlink));
+            }
+            S_IFDIR => Some(BlockKind::Directory),
+            S_IFREG => self.purpose_of_file(number, raw),
+            _ => return None,
+        };
+        (!raw.has_flag(INLINE_DATA_FL)).then_some(kind)
+    }
+
+    fn purpose_of_file(
+        &self,
+        number: u32,
+        raw: &RawInode,
+    ) -> Option<BlockKind> {
+        let superblock = &self.superblock;
+        if number == superblock.journal_inode {
+            return Some(BlockKind::Journal);
+        }
+        if superblock.quota_inodes.contains(&number) {
+            return Some(BlockKind::Quota);
+        }
+        if number == superblock.orphan_file_inode {
+            return Some(BlockKind::OrphanFile);
+        }
+        let is_value = raw.has_flag(EA_INODE_FL);
+        if is_value && (self.is_complete() || self.wants_data()) {
+            return Some(BlockKind::XattrInode);
+        }
+        self.wants_data().then_some(if number == RESIZE_INODE {
+            BlockKind::ReservedDescriptors
+        } else {
+            BlockKind::Data
+        })
+    }
+
+    /// Follows the map of an inode from its root.
+    pub(super) fn walk_root(&mut self, suspect: &Suspect) {
+        match suspect.shape {
+            Shape::Extents => {
+                self.walk_extent_root(suspect.owner, &suspect.root);
+            }
+            Shape::Indirect => {
+                self.walk_indirect_root(suspect.owner, &suspect.root);
+            }
+        }
+    }
+
+    fn walk_extent_root(&mut self, owner: Owner, root: &[u8; I_BLOCK_BYTES]) {
+        let place = Place::of(BlockKind::Map).in_inode(owner.inode);
+        let header = match Header::check(root) {
+            Ok(header) => header,
+            // A root of zeros is an empty map.
+            Err(_) if root.iter().all(|byte| *byte == 0) => return,
+            Err(fault) => {
+                self.find(place, fault, Effect::SubtreeSkipped);
+                return;
+            }
+        };
+        if header.depth == 0 {
+            self.walk_leaf_root(owner, root, header);
+        } else if header.depth > DEPTH_MAX {
+            let fault = Fault::BadCount(u64::from(header.depth));
+            self.find(place, fault, Effect::SubtreeSkipped);
+            self.careful.suspect(owner.inode);
+        } else {
+            let node = BlockBytes::whole(root);
+            let window = (0, FILE_BLOCKS);
+            self.visit_index(owner, place, node, header, header.depth, window);
+        }
+    }
+
+    fn walk_leaf_root(&mut self, owner: Owner, root: &[u8], header: Header) {
+        let Some(kind) = owner.data else { return };
+        let mut order = InOrder::default();
+        let mut behind = 0;
+        for number in 0..header.entries {
+            let Some(extent) = extents::extent(root, number) else { break };
+            let in_order = behind <= extent.logical && extent.count > 0;
+            behind = extent.end();
+            let place = Place::of(BlockKind::Map).in_inode(owner.inode);
+            if !in_order {
+                self.find(place, Fault::BadOrder, Effect::None);
+            }
+            let taken = if self.is_complete() {
+                Some((extent.physical, extent.count))
+            } else {
+                order.take(extent)
+            };
+            if let Some((first, count)) = taken {
+                self.mark_or_find(place, kind, first, count);
+            }
+        }
+    }
+
+    fn mark_extent(&mut self, owner: Owner, place: Place, extent: Extent) {
+        if let Some(kind) = owner.data {
+            self.mark_or_find(place, kind, extent.physical, extent.count);
+        }
+    }
+
+    /// Marks; what lies outside the filesystem is left out and noted.
+    pub(super) fn mark_or_find(
+        &mut self,
+        place: Place,
+        kind: BlockKind,
+        first: u64,
+        count: u64,
+    ) {
+        if !self.marks.mark(kind, first, count) {
+            let fault = Fault::OutOfRange(BlockNumber(first));
+            self.find(place, fault, Effect::EntrySkipped);
+        }
+    }
+
+    /// Looks into a map block that was read.
+    pub(super) fn visit_map(
+        &mut self,
+        job: &MapJob,
+        height: u16,
+        node: BlockBytes<'_>,
+    ) {
+        let place =
+            Place::of(BlockKind::Map).in_inode(job.owner.inode).at(job.block);
+        if node.is_lost() {
+            self.find(place, Fault::Unreadable, Effect::SubtreeSkipped);
+            self.suspect_map(job);
+            return;
+        }
+        if !node.is_whole() {
+            self.find(place, Fault::Unreadable, Effect::EntrySkipped);
+            self.suspect_map(job);
+        }
+        match job.shape {
+            Shape::Extents => self.visit_extent_node(job, place, height, node),
+            Shape::Indirect => {
+                self.visit_indirect(job.owner, place, height, node.bytes);
+            }
+        }
+    }
+
+    /// An unreadable extent node ends e2image's run, an indirect block only
+    /// a part of its walk.
+    fn suspect_map(&mut self, job: &MapJob) {
+        match job.shape {
+            Shape::Extents => self.careful.refused = true,
+            Shape::Indirect => self.careful.suspect(job.owner.inode),
+        }
+    }
+
+    fn visit_extent_node(
+        &mut self,
+        job: &MapJob,
+        place: Place,
+        height: u16,
+        node: BlockBytes<'_>,
+    ) {
+        let header = match Header::check(node.bytes) {
+            Ok(header) if header.entries > 0 && node.has(0, 12) => header,
+            Ok(_) if !node.has(0, 12) => return,
+            other => {
+                let fault = other.err().unwrap_or(Fault::BadCount(0));
+                self.find(place, fault, Effect::SubtreeSkipped);
+                self.careful.refused = true;
+                return;
+            }
+        };
+        if header.depth != height {
+            let fault = Fault::BadCount(u64::from(header.depth));
+            self.find(place, fault, Effect::None);
+        }
+        if node.is_whole() {
+            self.check_tail(job.owner, place, node.bytes, header);
+        }
+        if height == 0 {
+            self.visit_leaf(job, place, node, header);
+        } else {
+            let owner = job.owner;
+            self.visit_index(owner, place, node, header, height, job.window);
+        }
+    }
+
+    fn check_tail(
+        &mut self,
+        owner: Owner,
+        place: Place,
+        node: &[u8],
+        header: Header,
+    ) {
+        if !self.superblock.has_metadata_csum() {
+            return;
+        }
+        let (Some(covered), Some(tail)) = (
+            node.get(..extents::entry_at(header.max)),
+            node.get(extents::entry_at(header.max)..),
+        ) else {
+            return;
+        };
+        let Ok((stored, _)) = U32::ref_from_prefix(tail) else { return };
+        if super::checksums::crc32c(owner.seed, covered) != stored.get() {
+            self.find(place, Fault::BadChecksum, Effect::None);
+        }
+    }
+
+    fn visit_leaf(
+        &mut self,
+        job: &MapJob,
+        place: Place,
+        node: BlockBytes<'_>,
+        header: Header,
+    ) {
+        let (mut behind, limit) = job.window;
+        let mut in_order = true;
+        // Neighbours on the disk are marked together.
+        let mut open: Option<Extent> = None;
+        for number in 0..header.entries {
+            let at = extents::entry_at(number);
+            if !node.has(at, at.saturating_add(extents::ENTRY_BYTES)) {
+                continue;
+            }
+            let Some(extent) = extents::extent(node.bytes, number) else {
+                break;
+            };
+            in_order &= behind <= extent.logical
+                && extent.end() <= limit
+                && extent.count > 0;
+            behind = extent.end();
+            match &mut open {
+                Some(open)
+                    if open.physical.saturating_add(open.count)
+                        == extent.physical =>
+                {
+                    open.count = open.count.saturating_add(extent.count);
+                }
+                _ => {
+                    if let Some(done) = open.replace(extent) {
+                        self.mark_extent(job.owner, place, done);
+                    }
+                }
+            }
+        }
+        if let Some(done) = open {
+            self.mark_extent(job.owner, place, done);
+        }
+        if !in_order {
+            self.find(place, Fault::BadOrder, Effect::None);
+            self.careful.suspect(job.owner.inode);
+        }
+    }
+
+    fn visit_index(
+        &mut self,
+        owner: Owner,
+        place: Place,
+        node: BlockBytes<'_>,
+        header: Header,
+        height: u16,
+        window: (u64, u64),
+    ) {
+        let (mut lower, limit) = window;
+        let below = height.saturating_sub(1);
+        for number in 0..header.entries {
+            let at = extents::entry_at(number);
+            if !node.has(at, at.saturating_add(extents::ENTRY_BYTES)) {
+                continue;
+            }
+            let Some((first, block)) = extents::index(node.bytes, number)
+            else {
+                break;
+            };
+            let next = number
+                .checked_add(1)
+                .filter(|next| *next < header.entries)
+                .and_then(|next| extents::index(node.bytes, next))
+                .map_or(limit, |(next, _)| next);
+            if first < lower || next <= first || limit < next {
+                self.find(place, Fault::BadOrder, Effect::None);
+                self.careful.suspect(owner.inode);
+            }
+            lower = next;
+            let job = MapJob {
+                block,
+                owner,
+                shape: Shape::Extents,
+                window: (first, next),
+            };
+            if !self.add_map(job, below, place) {
+                self.careful.refused = true;
+            }
+        }
+    }
+
+    /// Marks a map block and has it read; false when it lies outside the
+    /// filesystem.
+    fn add_map(&mut self, job: MapJob, height: u16, place: Place) -> bool {
+        let is_reserve = job.owner.inode == RESIZE_INODE
+            && job.shape == Shape::Indirect
+            && height == 0;
+        let kind = if is_reserve {
+            BlockKind::ReservedDescriptors
+        } else {
+            BlockKind::Map
+        };
+        if !self.marks.mark(kind, job.block, 1) {
+            let fault = Fault::OutOfRange(BlockNumber(job.block));
+            self.find(place, fault, Effect::SubtreeSkipped);
+            return false;
+        }
+        if place.block == Some(job.block) {
+            let fault = Fault::Cycle(BlockNumber(job.block));
+            self.find(place, fault, Effect::SubtreeSkipped);
+            self.careful.refused = true;
+            return true;
+        }
+        self.waiting.add(height, job)
+    }
+
+    fn walk_indirect_root(&mut self, owner: Owner, root: &[u8; I_BLOCK_BYTES]) {
+        let place = Place::of(BlockKind::Map).in_inode(owner.inode);
+        let (direct, indirect) = root.split_at(DIRECT_SLOTS * 4);
+        self.visit_indirect(owner, place, 0, direct);
+        for (height, slot) in (0_u16..).zip(indirect.chunks_exact(4)) {
+            self.visit_indirect(owner, place, height.saturating_add(1), slot);
+        }
+    }
+
+    /// Follows the block numbers in `slots`: of data at height 0, else of
+    /// map blocks of the height below.
+    fn visit_indirect(
+        &mut self,
+        owner: Owner,
+        place: Place,
+        height: u16,
+        slots: &[u8],
+    ) {
+        let numbers = slots.chunks_exact(4).filter_map(|slot| {
+            let number = U32::read_from_bytes(slot).ok()?.get();
+            (number != 0).then_some(u64::from(number))
+        });
+        let Some(below) = height.checked_sub(1) else {
+            let Some(kind) = owner.data else { return };
+            let mut open: (u64, u64) = (0, 0);
+            for block in numbers {
+                let (first, count) = open;
+                if count > 0 && block == count.wrapping_add(first) {
+                    open = (first, count.wrapping_add(1));
+                } else {
+                    self.mark_or_find(place, kind, first, count);
+                    open = (block, 1);
+                }
+            }
+            self.mark_or_find(place, kind, open.0, open.1);
+            return;
+        };
+        for block in numbers {
+            let shape = Shape::Indirect;
+            let job = MapJob { block, owner, shape, window: (0, 0) };
+            if !self.add_map(job, below, place) {
+                self.careful.suspect(owner.inode);
+            }
+        }
+    }
+
+    /// Looks at the inodes of a block of an inode table.
+    pub(super) fn visit_table_block(
+        &mut self,
+        first_inode: u32,
+        count: u32,
+        block: BlockBytes<'_>,
+    ) {
+        let size = usize_from(self.superblock.geometry.inode_size);
+        let inodes = block.bytes.chunks_exact(size).zip(first_inode..);
+        for (index, (bytes, number)) in
+            inodes.take(usize_from(count)).enumerate()
+        {
+            let from = index.saturating_mul(size);
+            if block.is_whole() || block.has(from, from.saturating_add(size)) {
+                self.visit_inode(number, bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Which blocks were selected so far, by kind, and which of them were
+//! already asked for.
+
+use crate::block_set::BlockSet;
+use crate::ext::{BlockKind, Geometry};
+use crate::units::{BlockCount, BlockNumber, BlockRun};
+
+const KINDS: usize = BlockKind::ALL.len();
+
+/// The selection as it grows.
+#[derive(Debug)]
+pub(super) struct Marks {
+    /// Blocks below this one belong to no group.
+    first: u64,
+    /// The block behind the last one.
+    end: u64,
+    cluster_blocks: u64,
+    kinds: [BlockSet; KINDS],
+    /// The last run of each kind, not in its set yet: neighbours are marked
+    /// one after the other, and one long run is cheaper than many short.
+    open: [Open; KINDS],
+    /// How often a block was marked, repeats counted.
+    pub(super) count: u64,
+    /// Blocks that a level has asked for as part of the image.
+    delivered: BlockSet,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Open {
+    first: u64,
+    end: u64,
+}
+
+impl Open {
+    fn run(self) -> Option<BlockRun> {
+        let count = self.end.checked_sub(self.first)?;
+        BlockRun::new(BlockNumber(self.first), BlockCount(count))
+    }
+}
+
+impl Marks {
+    pub(super) fn new(geometry: &Geometry) -> Self {
+        Self {
+            first: geometry.first_data_block.0,
+            end: geometry.blocks.0,
+            cluster_blocks: u64::from(geometry.cluster_blocks),
+            kinds: std::array::from_fn(|_| BlockSet::new()),
+            open: [Open::default(); KINDS],
+            count: 0,
+            delivered: BlockSet::new(),
+        }
+    }
+
+    /// Whether `block` belongs to the filesystem.
+    pub(super) const fn holds(&self, block: u64) -> bool {
+        self.first <= block && block < self.end
+    }
+
+    /// Selects `count` blocks from `first`; what lies outside the filesystem
+    /// is left out. False when something was.
+    pub(super) fn mark(
+        &mut self,
+        kind: BlockKind,
+        first: u64,
+        count: u64,
+    ) -> bool {
+        let asked_end = first.saturating_add(count);
+        let start = first.max(self.first);
+        let end = asked_end.min(self.end);
+        if start >= end {
+            return count == 0;
+        }
+        self.count = self.count.saturating_add(end.saturating_sub(start));
+        let index = kind.index();
+        if let (Some(open), Some(set)) =
+            (self.open.get_mut(index), self.kinds.get_mut(index))
+        {
+            if open.end == start {
+                open.end = end;
+            } else {
+                if let Some(run) = open.run() {
+                    set.insert_run(run);
+                }
+                *open = Open { first: start, end };
+            }
+        }
+        start == first && end == asked_end
+    }
+
+    fn flush(&mut self) {
+        for (open, set) in self.open.iter_mut().zip(&mut self.kinds) {
+            if let Some(run) = std::mem::take(open).run() {
+                set.insert_run(run);
+            }
+        }
+    }
+
+    /// Every selected block; of a bigalloc cluster all of it.
+    pub(super) fn selected(&mut self) -> BlockSet {
+        self.flush();
+        let mut all = BlockSet::new();
+        for set in &self.kinds {
+            all.union_with(set);
+        }
+        if self.cluster_blocks == 1 {
+            return all;
+        }
+        all.runs().filter_map(|run| self.whole_clusters(run)).collect()
+    }
+
+    fn whole_clusters(&self, run: BlockRun) -> Option<BlockRun> {
+        let last = self.cluster_blocks.checked_sub(1)?;
+        let first = run.first().0 & !last;
+        let end = run
+            .end()
+            .0
+            .checked_next_multiple_of(self.cluster_blocks)?
+            .min(self.end);
+        BlockRun::new(BlockNumber(first), BlockCount(end.checked_sub(first)?))
+    }
+
+    /// Splits what is asked for into what belongs to the image and was never
+    /// asked for before, and the rest. The former then counts as delivered.
+    ///
+    /// With `payload` the first part also holds everything else that is
+    /// selected and was not delivered.
+    pub(super) fn deliver(
+        &mut self,
+        wanted: &BlockSet,
+        payload: bool,
+    ) -> (BlockSet, BlockSet) {
+        let mut fresh = self.selected();
+        if !payload {
+            fresh.intersect_with(wanted);
+        }
+        fresh.subtract(&self.delivered);
+        self.delivered.union_with(&fresh);
+        let mut again = wanted.clone();
+        again.subtract(&fresh);
+        (fresh, again)
+    }
+
+    /// The blocks of each kind, in the order of [`BlockKind::ALL`].
+    pub(super) fn into_kinds(mut self) -> Vec<(BlockKind, BlockSet)> {
+        self.flush();
+        BlockKind::ALL.iter().copied().zip(self.kinds).collect()
+    }
+}
