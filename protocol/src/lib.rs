@@ -8,6 +8,11 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+pub mod chunk;
+pub mod coding;
+pub mod digest;
+pub mod frame;
 pub mod limits;
 pub mod message;
 pub mod units;
+pub mod version;

@@ -25,6 +25,12 @@ pub const SPAN_BYTES_MAX: u64 = 1 << 30;
 /// The most positions that one search looks at.
 pub const FIND_POSITIONS_MAX: u64 = 1 << 22;
 
+/// The most pairs that one comparison looks at.
+pub const PAIRS_MAX: usize = 32;
+
+/// The most bytes of a result of a digest, comparison or search.
+pub const RESULT_BYTES_MAX: usize = 64 * 1024;
+
 /// The longest pattern of a search.
 pub const PATTERN_BYTES_MAX: usize = 64;
 
@@ -102,6 +108,8 @@ pub const LOG_WAIT_MILLIS_MAX: u32 = 60_000;
 
 const _: () = {
     assert!(CHUNK_BYTES_MAX == usize_from(CHUNK_SECTORS_MAX) * SECTOR_BYTES);
+    // A range's count is kept in 16 bits.
+    assert!(CHUNK_SECTORS_MAX <= 1 << 16);
     // A layout entry is a varint of two bytes at most, see chunk.rs.
     assert!(usize_from(CHUNK_SECTORS_MAX) << 2 < 1 << 14);
     // The index of a fragment is 16 bits wide.
