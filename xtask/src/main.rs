@@ -10,6 +10,8 @@
 
 use std::process::ExitCode;
 
+mod agent;
+mod build_initrd;
 mod ci;
 mod fixtures;
 mod project;
@@ -23,6 +25,8 @@ cargo xtask COMMAND
                    (ARGS go to `cargo test`)
   ci               formatting, lints, tidy and every test
   tidy             the walls and sizes of the house
+  agent            builds the freestanding agent
+  build-initrd     the file that boots on a machine to be rescued (--help)
   fixtures [DIR]   makes every test filesystem, lists them, copies them to DIR
 ";
 
@@ -30,6 +34,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
+        ["build-initrd", rest @ ..] => return exit(build_initrd::run(rest)),
+        ["agent"] => agent::build().map(|path| println!("{}", path.display())),
         ["test", rest @ ..] => test::run_tests(rest),
         ["ci"] => ci::run_all(),
         ["tidy"] => tidy::run(),
@@ -44,11 +50,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
