@@ -1,4 +1,10 @@
-//! Reaching devices that are not here: target URLs now, links and sessions
-//! behind them.
+//! Reaching devices that are not here.
+//!
+//! Bottom up: a [`port`] opens, a [`line`](mod@line) moves bytes and tells the time.
+//! Nothing below the session knows a message, and nothing here knows a
+//! filesystem.
 
+pub mod line;
+pub mod moment;
+pub mod port;
 pub mod target;
