@@ -10,6 +10,7 @@ pub mod binaries;
 pub mod compare;
 pub mod fixtures;
 pub mod oracle;
+pub mod subject;
 pub mod tools;
 
 use std::path::PathBuf;

@@ -10,8 +10,6 @@
 
 use std::process::ExitCode;
 
-mod agent;
-mod build_initrd;
 mod ci;
 mod fixtures;
 mod project;
@@ -25,8 +23,6 @@ cargo xtask COMMAND
                    (ARGS go to `cargo test`)
   ci               formatting, lints, tidy and every test
   tidy             the walls and sizes of the house
-  agent            builds the freestanding agent
-  build-initrd     the file that boots on a machine to be rescued (--help)
   fixtures [DIR]   makes every test filesystem, lists them, copies them to DIR
 ";
 
@@ -34,8 +30,6 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["build-initrd", rest @ ..] => return exit(build_initrd::run(rest)),
-        ["agent"] => agent::build().map(|path| println!("{}", path.display())),
         ["test", rest @ ..] => test::run_tests(rest),
         ["ci"] => ci::run_all(),
         ["tidy"] => tidy::run(),
@@ -50,12 +44,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    exit(result.map(|()| ExitCode::SUCCESS))
-}
-
-fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,3 +1,4 @@
 //! The tests of the whole system. One binary, so that it links once.
 
 mod fixtures;
+mod walk;
