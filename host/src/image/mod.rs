@@ -10,6 +10,7 @@
 )]
 
 pub mod format;
+pub mod normal;
 pub mod qcow2;
 pub mod raw;
 mod shape;
