@@ -11,6 +11,8 @@
 
 pub mod format;
 pub mod normal;
+#[cfg(test)]
+mod oracle;
 pub mod qcow2;
 pub mod raw;
 mod shape;
@@ -22,9 +24,16 @@ mod tests;
 pub use writer::Target;
 
 use crate::block_set::BlockSet;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{Geometry, Walk};
 use crate::units::{BlockNumber, BlockRun};
+use format::{Format, Qcow2Compression, Qcow2Layout};
+use normal::HostFacts;
+use normal::sink::NormalSink;
+use qcow2::classic::ClassicSink;
+use qcow2::compact::{CompactOptions, CompactSink};
+use qcow2::stream::CompactStream;
+use raw::{RawOptions, RawSink, RawStream};
 use shape::Shape;
 
 /// In which order a sink takes blocks.
@@ -99,4 +108,75 @@ pub trait ImageSink: Send {
     ///
     /// When the output fails.
     fn finish(&mut self) -> Result<()>;
+}
+
+/// What may be chosen of an image besides its format. What does not concern
+/// the format is not looked at; whoever asks the user refuses it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ImageOptions {
+    /// What errors call the output.
+    pub name: String,
+    /// For raw: where in the output it lies.
+    pub raw: RawOptions,
+    /// For qcow2: the layout.
+    pub layout: Qcow2Layout,
+    /// For qcow2: the compression.
+    pub compression: Qcow2Compression,
+    /// For normal: what the header says of this machine.
+    pub host: HostFacts,
+}
+
+/// The sink that writes an image of this format.
+///
+/// # Errors
+///
+/// [`ErrorKind::Usage`] when the format, or what was chosen of it, cannot be
+/// written to a pipe.
+pub fn create<'a>(
+    format: Format,
+    options: &ImageOptions,
+    target: Target<'a>,
+) -> Result<Box<dyn ImageSink + 'a>> {
+    let name = options.name.as_str();
+    let compact =
+        CompactOptions { compression: options.compression, cluster_bits: None };
+    Ok(match (format, target) {
+        (Format::Normal, target) => {
+            Box::new(NormalSink::new(target, name, options.host.clone()))
+        }
+        (Format::Raw, Target::File(file)) => {
+            Box::new(RawSink::new(file, name, options.raw))
+        }
+        (Format::Raw, Target::Stream(stream)) => {
+            Box::new(RawStream::new(stream, name, options.raw)?)
+        }
+        (Format::Qcow2, target) => match (options.layout, target) {
+            (Qcow2Layout::Compact, Target::File(file)) => {
+                Box::new(CompactSink::new(file, name, compact))
+            }
+            (Qcow2Layout::Compact, Target::Stream(stream)) => {
+                Box::new(CompactStream::new(stream, name, compact)?)
+            }
+            (Qcow2Layout::Classic, Target::File(file)) => {
+                if options.compression != Qcow2Compression::None {
+                    return Err(Error::new(
+                        ErrorKind::Usage,
+                        "the classic layout of qcow2 is not compressed",
+                    )
+                    .hint("--qcow2-layout compact"));
+                }
+                Box::new(ClassicSink::new(file, name))
+            }
+            (Qcow2Layout::Classic, Target::Stream(_)) => {
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    format!(
+                        "the classic layout of qcow2 needs a file, {name} \
+                         is none"
+                    ),
+                )
+                .hint("--qcow2-layout compact, or write it to a file"));
+            }
+        },
+    })
 }
