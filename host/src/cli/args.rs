@@ -130,7 +130,8 @@ pub struct SelectionArgs {
     /// Inode tables whole, also where inodes were never used
     ///
     /// Without it the parts of a normal image that belong to inodes never
-    /// used are holes. Implied by `--select e2image`.
+    /// used are holes. With `--select e2image` a normal image always
+    /// has them.
     #[arg(long)]
     pub full_tables: bool,
 

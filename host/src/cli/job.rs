@@ -151,8 +151,9 @@ fn image(args: ImageArgs) -> Result<ImageRequest> {
         scope,
         superblock: args.selection.superblock,
         block_size: args.selection.block_size,
+        // e2image leaves unused tables out of every format but its own.
         full_tables: args.selection.full_tables
-            || selection == Selection::E2image,
+            || (selection == Selection::E2image && format == Format::Normal),
         layout,
         compression,
         force: args.force,

@@ -24,7 +24,7 @@ use crate::cli::args::Args;
 use crate::cli::exit::ExitCode;
 use crate::cli::job::{Job, Task};
 use crate::cli::speaker::{Manner, Speaker};
-use crate::commands::Report;
+use crate::commands::{self, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stop::Stop;
 
@@ -55,13 +55,13 @@ fn run(typed: &[OsString]) -> ExitCode {
 /// The one place where verbs begin.
 fn work(job: &Job, speaker: &Speaker, stop: &Stop) -> Result<Report> {
     match &job.task {
-        Task::Image(_) | Task::Verify(_) | Task::Convert(_) => {
-            let _ = (stop, speaker.observer());
-            Err(Error::new(
-                ErrorKind::Internal,
-                format!("`{}` is not part of this build", job.task.name()),
-            ))
+        Task::Image(request) => {
+            commands::image(request, speaker.observer().as_ref(), stop)
         }
+        Task::Verify(_) | Task::Convert(_) => Err(Error::new(
+            ErrorKind::Internal,
+            format!("`{}` is not part of this build", job.task.name()),
+        )),
         Task::Completions(shell) => manual::completions(*shell, speaker),
         Task::Man { page, into } => {
             manual::man(page.as_deref(), into.as_deref(), speaker)

@@ -5,8 +5,11 @@
 //! [`crate::stop::Stop`] and ends in a [`Report`]. Nothing here parses
 //! arguments or prints.
 
+pub mod capture;
+pub mod image;
 pub mod report;
 pub mod request;
 
+pub use image::image;
 pub use report::{Outcome, Report};
 pub use request::{ConvertRequest, ImageRequest, Output, VerifyRequest};

@@ -58,7 +58,7 @@ fn every_option_of_image_arrives_in_the_request() {
             scope: Scope::Data,
             superblock: Some(BlockNumber(32768)),
             block_size: BlockSize::from_bytes(4096),
-            full_tables: true,
+            full_tables: false,
             layout: Qcow2Layout::Compact,
             compression: Qcow2Compression::None,
             force: true,
@@ -77,6 +77,8 @@ fn every_option_of_image_arrives_in_the_request() {
         image_request("e2wire image --qcow2-layout classic d o.qcow2");
     assert_eq!(request.layout, Qcow2Layout::Classic);
     assert!(image_request("e2wire image d o.img --full-tables").full_tables);
+    let normal = image_request("e2wire image d o.e2i --select e2image");
+    assert!(normal.full_tables);
     assert_eq!(image_request("e2wire image d o.e2i").scope, Scope::Tables);
 }
 

@@ -1,0 +1,336 @@
+//! Walks a source and hands what the walk selects to a sink: the heart of
+//! `image`, and the reading half of `plan`, `verify` and `convert`.
+
+use std::collections::BTreeMap;
+
+use crate::block_set::BlockSet;
+use crate::digest::{Collector, Digest, RangeRecord, ranges};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ext::{BlockKind, Level, Step, Walk, Walker};
+use crate::image::{ImagePlan, ImageSink};
+use crate::observer::{Event, Observer, Phase};
+use crate::source::{BlockSource, Priority, ReadFault};
+use crate::stop::Stop;
+use crate::transfer::{Part, Stored, Sweep, byte_ranges};
+use crate::units::{BlockCount, BlockNumber, BlockSize, ByteCount, ByteRange};
+
+/// How many partly unreadable places are kept in full; all are counted.
+const SECTORS_MAX: usize = 10_000;
+
+/// A source being captured.
+pub struct Capture<'a> {
+    source: &'a dyn BlockSource,
+    observer: &'a dyn Observer,
+    stop: &'a Stop,
+    collector: Collector,
+    losses: Losses,
+    /// Every block that was handed to the sink.
+    stored: BlockSet,
+    done: ByteCount,
+}
+
+/// What could not be read.
+#[derive(Clone, Debug, Default)]
+pub struct Losses {
+    /// Blocks of which nothing could be read: left as holes.
+    pub blocks: BTreeMap<ReadFault, BlockSet>,
+    /// Unreadable stretches of bytes inside blocks that were stored, zeros in
+    /// their place (the first 10,000).
+    pub sectors: Vec<ByteRange>,
+    /// How many bytes could not be read in all.
+    pub bytes: ByteCount,
+}
+
+impl Losses {
+    /// Whether everything could be read.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.0 == 0
+    }
+
+    /// How many blocks became holes.
+    #[must_use]
+    pub fn hole_count(&self) -> BlockCount {
+        BlockCount(self.blocks.values().map(|set| set.count().0).sum())
+    }
+}
+
+/// What a finished capture knows of the content.
+#[derive(Debug)]
+pub struct Captured {
+    /// The blocks that were stored.
+    pub stored: BlockSet,
+    /// A record for each range that is stored, ascending.
+    pub records: Vec<RangeRecord>,
+    /// The content digest.
+    pub content: Digest,
+    /// What could not be read.
+    pub losses: Losses,
+    /// Blocks of the superblock, the descriptors or the journal's superblock
+    /// that no longer are what they were when they were stored.
+    pub changed: Vec<BlockNumber>,
+}
+
+impl<'a> Capture<'a> {
+    /// Nothing is read yet.
+    #[must_use]
+    pub fn new(
+        source: &'a dyn BlockSource,
+        observer: &'a dyn Observer,
+        stop: &'a Stop,
+    ) -> Self {
+        Self {
+            source,
+            observer,
+            stop,
+            collector: Collector::default(),
+            losses: Losses::default(),
+            stored: BlockSet::new(),
+            done: ByteCount(0),
+        }
+    }
+
+    /// Walks the source to the end. Selected blocks go to `sink` as they are
+    /// read, if there is one; the walker must include payload then.
+    ///
+    /// # Errors
+    ///
+    /// When there is no filesystem, or the source or the sink fails.
+    pub fn walk<'s>(
+        &mut self,
+        mut walker: Walker,
+        mut sink: Option<&mut (dyn ImageSink + 's)>,
+    ) -> Result<Walk> {
+        self.observer.event(&Event::Phase(Phase::Walk));
+        let mut begun = false;
+        loop {
+            match walker.next_step()? {
+                Step::Read(level) => {
+                    let feed = match (&mut sink, walker.geometry()) {
+                        (Some(sink), Some(geometry)) if !level.probe => {
+                            if !begun {
+                                let plan = ImagePlan { geometry, walk: None };
+                                sink.begin(&plan)?;
+                                begun = true;
+                            }
+                            Some((&mut **sink, geometry.block_size))
+                        }
+                        _ => None,
+                    };
+                    self.read_level(&level, &mut walker, feed)?;
+                }
+                Step::Restart => {
+                    begun = false;
+                    self.start_over();
+                }
+                Step::Done => break,
+            }
+        }
+        walker.finish()
+    }
+
+    /// Copies everything that `walk` selected to `sink`, ascending.
+    ///
+    /// # Errors
+    ///
+    /// When the source or the sink fails.
+    pub fn copy(
+        &mut self,
+        walk: &Walk,
+        sink: &mut dyn ImageSink,
+    ) -> Result<()> {
+        self.observer.event(&Event::Phase(Phase::Copy));
+        let plan = ImagePlan { geometry: &walk.geometry, walk: Some(walk) };
+        sink.begin(&plan)?;
+        let size = walk.geometry.block_size;
+        self.start_over();
+        for pass in sink.passes(walk) {
+            let wanted = byte_ranges(pass.runs(), size);
+            self.sweep(&wanted, Some(size), &mut |capture, part| {
+                capture.store(&part, size, sink)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn start_over(&mut self) {
+        self.collector.clear();
+        self.losses = Losses::default();
+        self.stored = BlockSet::new();
+        self.done = ByteCount(0);
+    }
+
+    /// Computes what is still unknown and looks whether the source changed.
+    ///
+    /// # Errors
+    ///
+    /// When the source fails.
+    pub fn finish(mut self, walk: &Walk) -> Result<Captured> {
+        self.observer.event(&Event::Phase(Phase::Verify));
+        let size = walk.geometry.block_size;
+        let collector = std::mem::take(&mut self.collector);
+        let mut known = collector.finish(&self.stored, size);
+        let again = byte_ranges(known.missing.iter().copied(), size);
+        let losses = std::mem::take(&mut self.losses);
+        let mut computed = Vec::new();
+        self.sweep(&again, Some(size), &mut |_, part| {
+            computed.extend(records_of(part));
+            Ok(())
+        })?;
+        for record in computed {
+            known.add(record);
+        }
+        let Some((records, content)) = known.complete() else {
+            return Err(Error::new(
+                ErrorKind::LocalIo,
+                format!(
+                    "{} changed from readable to unreadable while it was read",
+                    self.source.facts().name
+                ),
+            )
+            .hint("run the command again"));
+        };
+        let changed = self.changed(walk, &records)?;
+        let stored = std::mem::take(&mut self.stored);
+        Ok(Captured { stored, records, content, losses, changed })
+    }
+
+    /// Which of the few blocks that every change of a filesystem touches
+    /// differ from what was stored.
+    fn changed(
+        &mut self,
+        walk: &Walk,
+        records: &[RangeRecord],
+    ) -> Result<Vec<BlockNumber>> {
+        let size = walk.geometry.block_size;
+        let mut telling = BlockSet::new();
+        for kind in [BlockKind::Superblock, BlockKind::Descriptors] {
+            if let Some(blocks) = walk.kind(kind) {
+                telling.union_with(blocks);
+            }
+        }
+        let journal = walk.kind(BlockKind::Journal);
+        if let Some(first) = journal.and_then(|set| set.runs().next()) {
+            telling.insert(first.first());
+        }
+        let mut changed = Vec::new();
+        let wanted = byte_ranges(ranges(&telling, size), size);
+        self.sweep(&wanted, Some(size), &mut |_, part| {
+            for now in records_of(part) {
+                changed.extend(differing(&now, records));
+            }
+            Ok(())
+        })?;
+        Ok(changed)
+    }
+
+    fn read_level<'s>(
+        &mut self,
+        level: &Level,
+        walker: &mut Walker,
+        mut feed: Option<(&mut (dyn ImageSink + 's), BlockSize)>,
+    ) -> Result<()> {
+        let blocks = feed.as_ref().map(|(_, size)| *size);
+        self.sweep(&level.ranges, blocks, &mut |capture, part| {
+            for piece in part.filled.pieces() {
+                walker.supply(piece);
+            }
+            match &mut feed {
+                Some((sink, size)) => capture.store(&part, *size, *sink),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn sweep(
+        &mut self,
+        wanted: &[ByteRange],
+        blocks: Option<BlockSize>,
+        each: &mut dyn FnMut(&mut Self, Part<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let bytes: u64 = wanted.iter().map(|range| range.length().0).sum();
+        let total = ByteCount(self.done.0.saturating_add(bytes));
+        self.source.expect(wanted, Priority::Structure);
+        let sweep = Sweep { source: self.source, stop: self.stop, blocks };
+        sweep.run(wanted, &mut |part| {
+            let length = part.filled.range.length();
+            each(self, part)?;
+            self.done.0 = self.done.0.saturating_add(length.0);
+            self.observer.event(&Event::Progress { done: self.done, total });
+            Ok(())
+        })
+    }
+
+    fn store(
+        &mut self,
+        part: &Part<'_>,
+        size: BlockSize,
+        sink: &mut dyn ImageSink,
+    ) -> Result<()> {
+        for stretch in part.stretches {
+            let run = stretch.run;
+            match &stretch.what {
+                Stored::Bytes(record) => {
+                    self.collector.add(record);
+                    self.stored.insert_run(run);
+                    let bytes = part.filled.bytes.get(stretch.bytes.clone());
+                    sink.put(run.first(), bytes.unwrap_or(&[]))?;
+                }
+                Stored::Zero(record) => {
+                    self.collector.add(record);
+                    self.stored.insert_run(run);
+                    sink.zero(run)?;
+                }
+                Stored::Hole(fault) => {
+                    self.losses
+                        .blocks
+                        .entry(*fault)
+                        .or_default()
+                        .insert_run(run);
+                    let event = Event::Hole { run, fault: *fault };
+                    self.observer.event(&event);
+                    sink.hole(run)?;
+                }
+            }
+        }
+        for &(bad, _) in part.filled.faults {
+            let lost = &mut self.losses.bytes.0;
+            *lost = lost.saturating_add(bad.length().0);
+            let partly = bad.start().0 % size.bytes_u64() != 0
+                || bad.end().0 % size.bytes_u64() != 0;
+            if partly && self.losses.sectors.len() < SECTORS_MAX {
+                self.losses.sectors.push(bad);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The records of what could be read of a part.
+fn records_of(part: Part<'_>) -> impl Iterator<Item = RangeRecord> + '_ {
+    part.stretches.iter().filter_map(|stretch| match &stretch.what {
+        Stored::Bytes(record) | Stored::Zero(record) => Some(record.clone()),
+        Stored::Hole(_) => None,
+    })
+}
+
+/// The blocks of `now` that are not what `records` say.
+fn differing(now: &RangeRecord, records: &[RangeRecord]) -> Vec<BlockNumber> {
+    let blocks = now.run.first().0..now.run.end().0;
+    blocks
+        .zip(&now.block_crcs)
+        .filter(|&(block, crc)| {
+            stored_crc(records, BlockNumber(block))
+                .is_some_and(|stored| stored != *crc)
+        })
+        .map(|(block, _)| BlockNumber(block))
+        .collect()
+}
+
+/// The CRC-32C that `block` had when it was stored.
+fn stored_crc(records: &[RangeRecord], block: BlockNumber) -> Option<u32> {
+    let behind = records.partition_point(|r| r.run.first() <= block);
+    let record = records.get(behind.checked_sub(1)?)?;
+    let index = block.checked_since(record.run.first())?;
+    record.block_crcs.get(usize::try_from(index.0).ok()?).copied()
+}
