@@ -9,7 +9,9 @@
 pub mod binaries;
 pub mod compare;
 pub mod fixtures;
+pub mod kernels;
 pub mod oracle;
+pub mod qemu;
 pub mod subject;
 pub mod tools;
 

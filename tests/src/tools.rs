@@ -27,6 +27,13 @@ pub const TOOLS: &[Tool] = &[
     tool("resize2fs", "e2fsprogs"),
     tool("tune2fs", "e2fsprogs"),
     tool("qemu-img", "qemu-utils"),
+    tool("qemu-nbd", "qemu-utils"),
+    tool("qemu-system-x86_64", "qemu-system-x86"),
+    tool("objcopy", "binutils"),
+    tool("dpkg-deb", "dpkg"),
+    tool("apt-get", "apt"),
+    tool("apt-cache", "apt"),
+    tool("setpriv", "util-linux"),
 ];
 
 /// Where `program` lies. Administrators' programs count even when the
