@@ -7,8 +7,13 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=defmt-insert.x");
     println!("cargo:rerun-if-env-changed=E2WIRE_AGENT_BARE");
-    let mut arguments = vec!["-no-pie"];
+    println!("cargo:rerun-if-env-changed=DEFMT_LOG");
+    // Found by the linker in the working directory of the compiler or here.
+    println!("cargo:rustc-link-search={}", env!("CARGO_MANIFEST_DIR"));
+    let mut arguments =
+        vec!["-no-pie", "-Tdefmt-insert.x", "-Wl,--build-id=sha1"];
     if std::env::var_os("E2WIRE_AGENT_BARE").is_some() {
         arguments.extend(["-nostartfiles", "-nostdlib", "-static"]);
     }

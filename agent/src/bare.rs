@@ -6,7 +6,9 @@
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{CStr, c_char, c_void};
+
+use crate::linux::thread;
 
 mod mem;
 
@@ -14,23 +16,51 @@ mod mem;
 compile_error!("the freestanding agent exists for x86_64 only so far");
 
 /// Bytes of the main stack, without its guard page.
-const STACK_SIZE: usize = 128 * 1024;
+const STACK_BYTES: usize = 128 * 1024;
 /// The guard page below a stack.
-const GUARD_SIZE: usize = 4096;
+const GUARD_BYTES: usize = 4096;
 
+/// A stack, with room for a guard page at its lower end.
 #[repr(C, align(4096))]
-struct Stack(UnsafeCell<[u8; GUARD_SIZE + STACK_SIZE]>);
+struct Stack<const SIZE: usize> {
+    guard: UnsafeCell<[u8; GUARD_BYTES]>,
+    used: UnsafeCell<[u8; SIZE]>,
+}
 
 // SAFETY: Rust code never touches the contents: the processor does, and the
 // kernel, when it protects the guard page.
-unsafe impl Sync for Stack {}
+unsafe impl<const SIZE: usize> Sync for Stack<SIZE> {}
 
-static STACK: Stack = Stack(UnsafeCell::new([0; GUARD_SIZE + STACK_SIZE]));
+impl<const SIZE: usize> Stack<SIZE> {
+    const fn new() -> Self {
+        Self {
+            guard: UnsafeCell::new([0; GUARD_BYTES]),
+            used: UnsafeCell::new([0; SIZE]),
+        }
+    }
+
+    /// Makes an overflow a fault. Where the kernel refuses, an overflow
+    /// would go unnoticed, and all else works.
+    fn protect(&self) {
+        // SAFETY: nobody uses the guard page.
+        let _ = unsafe {
+            rustix::mm::mprotect(
+                self.guard.get().cast::<c_void>(),
+                GUARD_BYTES,
+                rustix::mm::MprotectFlags::empty(),
+            )
+        };
+    }
+}
+
+static STACK: Stack<STACK_BYTES> = Stack::new();
+static THREAD_STACKS: [Stack<{ thread::STACK_BYTES }>; thread::THREADS_MAX] =
+    [const { Stack::new() }; thread::THREADS_MAX];
 
 global_asm!(
     include_str!("bare/start.s"),
     stack = sym STACK,
-    stack_size = const GUARD_SIZE + STACK_SIZE,
+    stack_size = const GUARD_BYTES + STACK_BYTES,
     entry = sym entry,
     options(att_syntax)
 );
@@ -51,15 +81,7 @@ const MAX_ARGUMENTS: usize = 64;
 /// Called by `_start` with the stack pointer that the kernel gave us: the
 /// argument count, then that many pointers, then a null pointer.
 unsafe extern "C" fn entry(initial: *const usize) -> ! {
-    // SAFETY: the stack is ours and its first page is never used: it lies
-    // below everything that STACK_SIZE allows.
-    let _ = unsafe {
-        rustix::mm::mprotect(
-            STACK.0.get().cast::<c_void>(),
-            GUARD_SIZE,
-            rustix::mm::MprotectFlags::empty(),
-        )
-    };
+    STACK.protect();
     let mut arguments: [&CStr; MAX_ARGUMENTS] = [c""; MAX_ARGUMENTS];
     // SAFETY: the kernel's layout of a new program's stack, see above.
     let count = unsafe { *initial }.min(MAX_ARGUMENTS);
@@ -113,12 +135,29 @@ extern "C" fn calloc(_count: usize, _size: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 extern "C" fn free(_pointer: *mut c_void) {}
 
-#[expect(dead_code, reason = "until workers exist")]
 unsafe extern "C" {
     fn e2wire_clone(
-        flags: c_int,
+        flags: usize,
         stack_top: *mut c_void,
         run: extern "C" fn(usize),
         argument: usize,
     ) -> isize;
+}
+
+/// `CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
+/// CLONE_SYSVSEM`: a thread, as in every C library, but without thread-local
+/// storage, which nothing here has.
+const THREAD_FLAGS: usize = 0x0005_0f00;
+
+/// Starts thread `number`, which calls `run(number)` on a stack of its own;
+/// whether that worked. A number must be used once only.
+pub(crate) fn start_thread(number: usize, run: extern "C" fn(usize)) -> bool {
+    let Some(stack) = THREAD_STACKS.get(number) else {
+        return false;
+    };
+    stack.protect();
+    let top = stack.used.get().wrapping_add(1).cast::<c_void>();
+    // SAFETY: nobody else runs on this stack, it lives for ever, and all
+    // that threads share is static and synchronised.
+    unsafe { e2wire_clone(THREAD_FLAGS, top, run, number) > 0 }
 }

@@ -6,6 +6,10 @@
 //! initramfs. Both run the same loop over the same library.
 
 #![cfg_attr(all(feature = "bare", panic = "abort"), no_std, no_main)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, clippy::as_conversions)
+)]
 
 use core::ffi::CStr;
 
@@ -18,6 +22,7 @@ mod bare;
 mod mem;
 
 #[expect(unsafe_code, reason = "talks to the kernel")]
+#[allow(dead_code)]
 mod linux;
 
 const VERSION: &str = concat!("e2wire-agent ", env!("CARGO_PKG_VERSION"), "\n");
@@ -32,6 +37,7 @@ fn say(stream: rustix::fd::BorrowedFd<'_>, text: &[u8]) {
 
 /// Does what the arguments ask for; the exit status.
 fn run(arguments: &[&CStr]) -> u8 {
+    defmt::info!("agent up");
     match arguments {
         [argument] if *argument == c"--version" => {
             say(linux::stdio::stdout(), VERSION.as_bytes());

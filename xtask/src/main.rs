@@ -10,6 +10,7 @@
 
 use std::process::ExitCode;
 
+mod agent;
 mod ci;
 mod fixtures;
 mod project;
@@ -21,6 +22,7 @@ cargo xtask COMMAND
 
   test [ARGS]      installs what is missing, runs every test
                    (ARGS go to `cargo test`)
+  agent            builds the freestanding agent and checks it
   ci               formatting, lints, tidy and every test
   tidy             the walls and sizes of the house
   fixtures [DIR]   makes every test filesystem, lists them, copies them to DIR
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["test", rest @ ..] => test::run_tests(rest),
+        ["agent"] => agent::run_command(),
         ["ci"] => ci::run_all(),
         ["tidy"] => tidy::run(),
         ["fixtures"] => fixtures::run(None),

@@ -1,0 +1,28 @@
+//! Starting a thread, in either build.
+
+use super::pool::WORKERS_MAX;
+
+/// Threads that may run besides the loop: the disk workers.
+pub(crate) const THREADS_MAX: usize = WORKERS_MAX;
+
+/// Bytes of a thread's stack.
+pub(crate) const STACK_BYTES: usize = 16 * 1024;
+
+/// Starts thread `number`, which calls `run(number)`; whether that worked.
+/// A number is used once.
+#[cfg(all(feature = "bare", panic = "abort"))]
+pub(crate) fn start(number: usize, run: extern "C" fn(usize)) -> bool {
+    crate::bare::start_thread(number, run)
+}
+
+/// Starts thread `number`, which calls `run(number)`; whether that worked.
+/// A number is used once.
+#[cfg(not(all(feature = "bare", panic = "abort")))]
+pub(crate) fn start(number: usize, run: extern "C" fn(usize)) -> bool {
+    number < THREADS_MAX
+        && std::thread::Builder::new()
+            // The standard library and debug builds need more of their own.
+            .stack_size(STACK_BYTES.saturating_mul(4))
+            .spawn(move || run(number))
+            .is_ok()
+}
