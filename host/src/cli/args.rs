@@ -84,6 +84,17 @@ pub struct Globals {
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
+    /// List devices and what lies on them
+    ///
+    /// Looks for partition tables, ext2/3/4, XFS, Btrfs, FAT, NTFS, swap,
+    /// and members of LVM, RAID and encryption. Needs the right to read the
+    /// devices, usually root's.
+    #[command(after_long_help = examples::of("ls"))]
+    Ls {
+        /// Only these devices or files
+        #[arg(value_name = "DEVICE")]
+        devices: Vec<PathBuf>,
+    },
     /// Save a filesystem's metadata in an image
     Image(ImageArgs),
     /// Check an image, and compare it with a device

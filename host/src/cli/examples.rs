@@ -26,6 +26,17 @@ const fn example(
 /// Every example, in the order in which they are shown.
 pub(super) const EXAMPLES: &[Example] = &[
     example(
+        "ls",
+        "See which disks there are and what lies on them",
+        "e2wire ls",
+    ),
+    example(
+        "ls",
+        "For a script: the ext4 filesystems and where they were mounted",
+        "e2wire --json ls | jq -r 'select(.type == \"device\") | .path as $p | \
+         .contents[] | select(.kind == \"ext4\") | [$p, .last_mounted] | @tsv'",
+    ),
+    example(
         "image",
         "Save the metadata of a partition for QEMU, qemu-nbd or debugfs",
         "e2wire image /dev/sda3 sda3.qcow2",

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use crate::cli::args::{Args, ConvertArgs, ImageArgs, OutputArgs, Verb};
 use crate::cli::speaker::{Manner, Stream};
+use crate::commands::ls::LsRequest;
 use crate::commands::{ConvertRequest, ImageRequest, Output, VerifyRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{Scope, Selection};
@@ -29,6 +30,8 @@ pub struct Job {
 /// What to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Task {
+    /// List devices and what lies on them.
+    Ls(LsRequest),
     /// Save metadata in an image.
     Image(ImageRequest),
     /// Check an image.
@@ -51,6 +54,7 @@ impl Task {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
+            Self::Ls(_) => "ls",
             Self::Image(_) => "image",
             Self::Verify(_) => "verify",
             Self::Convert(_) => "convert",
@@ -78,6 +82,7 @@ impl Task {
 pub fn from_args(args: Args) -> Result<Job> {
     let Args { globals, verb } = args;
     let task = match verb {
+        Verb::Ls { devices } => Task::Ls(LsRequest { devices }),
         Verb::Image(args) => Task::Image(image(args)?),
         Verb::Verify(args) => Task::Verify(VerifyRequest {
             image: args.image,

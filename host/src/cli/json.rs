@@ -7,12 +7,14 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::cli::exit::ExitCode;
+use crate::cli::listing::DeviceEvent;
 use crate::cli::progress::{Meter, Pulse, Reading, phase_names};
 use crate::cli::speaker::Stream;
 use crate::commands::Report;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::Finding;
 use crate::ext::finding::{Effect, Fault};
+use crate::inventory::Device;
 use crate::observer::{Event, Observer};
 use crate::source::ReadFault;
 use crate::text;
@@ -148,6 +150,11 @@ impl Json {
     /// An answer that is no JSON: a script, a manual page.
     pub(super) fn text(&self, text: &str) {
         self.write("text", &Text { text });
+    }
+
+    /// A device of a listing.
+    pub(super) fn device(&self, device: &Device, parent: Option<&str>) {
+        self.write("device", &DeviceEvent::new(device, parent));
     }
 
     /// The last event. The error, if the stream itself could not be written

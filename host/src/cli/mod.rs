@@ -10,6 +10,7 @@ mod examples;
 pub mod exit;
 pub mod job;
 mod json;
+mod listing;
 mod manual;
 mod progress;
 mod speaker;
@@ -62,6 +63,13 @@ fn work(job: &Job, speaker: &Speaker, stop: &Stop) -> Result<Report> {
             ErrorKind::Internal,
             format!("`{}` is not part of this build", job.task.name()),
         )),
+        Task::Ls(request) => {
+            let devices = commands::ls::ls(request, stop)?;
+            speaker.devices(&devices)?;
+            let count: usize =
+                devices.iter().map(|d| d.with_partitions().count()).sum();
+            Ok(Report::default().fact("devices", count))
+        }
         Task::Completions(shell) => manual::completions(*shell, speaker),
         Task::Man { page, into } => {
             manual::man(page.as_deref(), into.as_deref(), speaker)

@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use crate::cli::exit::ExitCode;
 use crate::cli::json::Json;
+use crate::cli::listing::tree;
 use crate::cli::progress::{Bar, Lines};
 use crate::commands::Report;
 use crate::error::{Error, Result};
+use crate::inventory::Device;
 use crate::observer::Observer;
 use crate::text;
 
@@ -128,6 +130,35 @@ impl Speaker {
             return Ok(());
         }
         self.manner.text.write(bytes).map_err(unwritable)
+    }
+
+    /// Lists devices.
+    ///
+    /// # Errors
+    ///
+    /// When standard output cannot be written to.
+    pub(super) fn devices(&self, devices: &[Device]) -> Result<()> {
+        if let Some(json) = &self.json {
+            for disk in devices {
+                json.device(disk, None);
+                for part in &disk.partitions {
+                    json.device(part, Some(&disk.path));
+                }
+            }
+            return Ok(());
+        }
+        let text = tree(devices, self.columns());
+        self.manner.text.write(text.as_bytes()).map_err(unwritable)
+    }
+
+    /// The width of the terminal that reports go to, if it is one.
+    fn columns(&self) -> Option<u16> {
+        let size = match self.manner.text {
+            Stream::Stdout => rustix::termios::tcgetwinsize(io::stdout()),
+            Stream::Stderr => rustix::termios::tcgetwinsize(io::stderr()),
+        };
+        // A serial console often does not know its size.
+        size.ok().map(|size| if size.ws_col == 0 { 80 } else { size.ws_col })
     }
 
     /// Tells how it ended and says with which code to end.

@@ -7,6 +7,7 @@
 
 pub mod capture;
 pub mod image;
+pub mod ls;
 pub mod report;
 pub mod request;
 

@@ -4,6 +4,7 @@
 //! The only room of the host that opens local files for blocks. It knows
 //! nothing of filesystems or image formats.
 
+pub mod devices;
 pub mod mounts;
 pub mod output;
 pub mod source;
