@@ -63,6 +63,11 @@ impl Task {
         }
     }
 
+    /// Whether no device is concerned.
+    const fn is_about_ourselves(&self) -> bool {
+        matches!(self, Self::Completions(_) | Self::Man { .. })
+    }
+
     /// Whether the image goes where text would go otherwise.
     const fn takes_stdout(&self) -> bool {
         let output = match self {
@@ -92,10 +97,20 @@ pub fn from_args(args: Args) -> Result<Job> {
         Verb::Completions { shell } => Task::Completions(shell),
         Verb::Man { page, into } => Task::Man { page, into },
     };
+    let target = globals.target.unwrap_or_default();
+    if target != Target::Local && !task.is_about_ourselves() {
+        return Err(contradiction(
+            format!(
+                "`{}` reaches the devices of this machine only",
+                task.name()
+            ),
+            "leave out --target and E2WIRE_TARGET",
+        ));
+    }
     let text =
         if task.takes_stdout() { Stream::Stderr } else { Stream::Stdout };
     Ok(Job {
-        target: globals.target.unwrap_or_default(),
+        target,
         manner: Manner {
             json: globals.json,
             quiet: globals.quiet,

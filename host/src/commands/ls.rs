@@ -156,7 +156,7 @@ fn file(source: &LocalSource) -> Result<Device> {
             start: Some(entry.range.start()),
             contents: Contents::Known(contents),
             ..Device::new(
-                format!("{} partition {}", facts.name, entry.number),
+                format!("partition {}", entry.number),
                 DeviceKind::Partition,
                 entry.range.length(),
             )

@@ -7,7 +7,7 @@
 //! tree.
 
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::checksums::crc32c;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +22,9 @@ pub const SUPERBLOCK_OFFSET: u64 = 1024;
 pub const MAGIC: u16 = 0xEF53;
 
 /// The superblock as it lies on the disk.
-#[derive(Clone, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+)]
 #[repr(C)]
 #[expect(missing_docs, reason = "the kernel's documentation names the fields")]
 pub struct RawSuperblock {

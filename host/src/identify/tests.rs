@@ -1,5 +1,11 @@
 //! Headers made by hand; tests/ls.rs compares with what real tools make.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "the numbers are ours"
+)]
+
 use std::ops::ControlFlow;
 
 use proptest::prelude::*;

@@ -35,7 +35,15 @@ fn rows(device: &Device) -> Vec<Row> {
     let mut rows = vec![row("", device)];
     let last = device.partitions.len().saturating_sub(1);
     for (index, part) in device.partitions.iter().enumerate() {
-        rows.push(row(if index == last { "└─ " } else { "├─ " }, part));
+        let branch = if index == last { "└─ " } else { "├─ " };
+        let mut row = row(branch, part);
+        // The system has no name for it, but there is another way to say it.
+        if device.kind == DeviceKind::File
+            && let Some(start) = part.start
+        {
+            row.facts.push(format!("--source-offset {start}"));
+        }
+        rows.push(row);
     }
     rows
 }
