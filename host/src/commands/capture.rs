@@ -12,7 +12,9 @@ use crate::observer::{Event, Observer, Phase};
 use crate::source::{BlockSource, Priority, ReadFault};
 use crate::stop::Stop;
 use crate::transfer::{Part, Stored, Sweep, byte_ranges};
-use crate::units::{BlockCount, BlockNumber, BlockSize, ByteCount, ByteRange};
+use crate::units::{
+    BlockCount, BlockNumber, BlockRun, BlockSize, ByteCount, ByteRange,
+};
 
 /// How many partly unreadable places are kept in full; all are counted.
 const SECTORS_MAX: usize = 10_000;
@@ -46,6 +48,10 @@ impl Losses {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.bytes.0 == 0
+    }
+
+    fn add_bytes(&mut self, count: ByteCount) {
+        self.bytes.0 = self.bytes.0.saturating_add(count.0);
     }
 
     /// How many blocks became holes.
@@ -126,7 +132,44 @@ impl<'a> Capture<'a> {
                 Step::Done => break,
             }
         }
-        walker.finish()
+        let walk = walker.finish()?;
+        if let Some(sink) = sink {
+            self.leave_out(&walk, sink)?;
+        }
+        Ok(walk)
+    }
+
+    /// What is selected and was in no level lies beyond the end of the
+    /// device.
+    fn leave_out(
+        &mut self,
+        walk: &Walk,
+        sink: &mut dyn ImageSink,
+    ) -> Result<()> {
+        let mut beyond = walk.selected.clone();
+        beyond.subtract(&self.stored);
+        for lost in self.losses.blocks.values() {
+            beyond.subtract(lost);
+        }
+        for run in beyond.runs() {
+            if let Some(bytes) = walk.geometry.block_size.bytes_of(run.count())
+            {
+                self.losses.add_bytes(bytes);
+            }
+            self.lose(run, ReadFault::BeyondEnd, sink)?;
+        }
+        Ok(())
+    }
+
+    fn lose(
+        &mut self,
+        run: BlockRun,
+        fault: ReadFault,
+        sink: &mut dyn ImageSink,
+    ) -> Result<()> {
+        self.losses.blocks.entry(fault).or_default().insert_run(run);
+        self.observer.event(&Event::Hole { run, fault });
+        sink.hole(run)
     }
 
     /// Copies everything that `walk` selected to `sink`, ascending.
@@ -281,21 +324,11 @@ impl<'a> Capture<'a> {
                     self.stored.insert_run(run);
                     sink.zero(run)?;
                 }
-                Stored::Hole(fault) => {
-                    self.losses
-                        .blocks
-                        .entry(*fault)
-                        .or_default()
-                        .insert_run(run);
-                    let event = Event::Hole { run, fault: *fault };
-                    self.observer.event(&event);
-                    sink.hole(run)?;
-                }
+                Stored::Hole(fault) => self.lose(run, *fault, sink)?,
             }
         }
         for &(bad, _) in part.filled.faults {
-            let lost = &mut self.losses.bytes.0;
-            *lost = lost.saturating_add(bad.length().0);
+            self.losses.add_bytes(bad.length());
             let partly = bad.start().0 % size.bytes_u64() != 0
                 || bad.end().0 % size.bytes_u64() != 0;
             if partly && self.losses.sectors.len() < SECTORS_MAX {

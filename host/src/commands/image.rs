@@ -1,17 +1,17 @@
 //! `image`: makes an image of a filesystem.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::commands::capture::{Capture, Captured, Losses};
 use crate::commands::{ImageRequest, Outcome, Output, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{Scope, Walk, WalkOptions, Walker};
-use crate::image::format::{Format, Qcow2Layout};
-use crate::image::qcow2::classic::ClassicSink;
-use crate::image::qcow2::compact::{CompactOptions, CompactSink};
-use crate::image::qcow2::stream::CompactStream;
-use crate::image::raw::{RawOptions, RawSink, RawStream};
-use crate::image::{ImageSink, Target, WriteOrder};
+use crate::image::format::Format;
+use crate::image::normal::HostFacts;
+use crate::image::raw::RawOptions;
+use crate::image::{self, ImageOptions, ImageSink, Target, WriteOrder};
 use crate::local::output::refuse_bad_target;
 use crate::local::{
     LocalOutput, LocalSource, OutputOptions, StdoutStream, output,
@@ -78,7 +78,10 @@ impl Job<'_> {
 
     fn to_stdout(&self) -> Result<Report> {
         let mut stream = StdoutStream::new();
-        let sink = self.sink(Target::Stream(&mut stream), None)?;
+        let nowhere = FileIdentity { device: 0, inode: 0, raw_device: 0 };
+        let options = self.options("standard output".to_owned(), nowhere);
+        let target = Target::Stream(&mut stream);
+        let sink = image::create(self.format, &options, target)?;
         let (walk, captured) = self.fill(sink)?;
         Ok(self.report(&walk, &captured, "standard output"))
     }
@@ -96,54 +99,41 @@ impl Job<'_> {
             refuse_bad_target(&manifest, options)?;
         }
         let mut file = LocalOutput::create(path, options)?;
-        let identity = file.identity()?;
-        let sink = self.sink(Target::File(&mut file), Some(identity))?;
+        let name = path.display().to_string();
+        let options = self.options(name.clone(), file.identity()?);
+        let target = Target::File(&mut file);
+        let sink = image::create(self.format, &options, target)?;
         let (walk, captured) = self.fill(sink)?;
         self.observer.event(&Event::Phase(Phase::Sync));
         file.publish()?;
-        let name = path.display().to_string();
         Ok(self.report(&walk, &captured, &name))
     }
 
-    fn sink<'t>(
-        &self,
-        target: Target<'t>,
-        output: Option<FileIdentity>,
-    ) -> Result<Box<dyn ImageSink + 't>> {
+    fn options(&self, name: String, output: FileIdentity) -> ImageOptions {
         let request = self.request;
-        let name = match &request.output {
-            Output::Stdout => "standard output".to_owned(),
-            Output::File(path) => path.display().to_string(),
-        };
-        let _ = output;
-        let compact = CompactOptions {
-            compression: request.compression,
-            cluster_bits: None,
-        };
-        Ok(match (self.format, target) {
-            (Format::Raw, Target::File(file)) => {
-                let options = RawOptions {
-                    dest_offset: request.dest_offset,
-                    keep_length: false,
-                };
-                Box::new(RawSink::new(file, &name, options))
-            }
-            (Format::Raw, Target::Stream(stream)) => {
-                Box::new(RawStream::new(stream, &name, RawOptions::default())?)
-            }
-            (Format::Qcow2, Target::File(file)) => match request.layout {
-                Qcow2Layout::Compact => {
-                    Box::new(CompactSink::new(file, &name, compact))
-                }
-                Qcow2Layout::Classic => Box::new(ClassicSink::new(file, &name)),
+        let facts = self.source.facts();
+        ImageOptions {
+            name,
+            raw: RawOptions {
+                dest_offset: request.dest_offset,
+                keep_length: false,
             },
-            (Format::Qcow2, Target::Stream(stream)) => {
-                Box::new(CompactStream::new(stream, &name, compact)?)
-            }
-            (Format::Normal, _) => {
-                return Err(Error::new(ErrorKind::Usage, "not yet"));
-            }
-        })
+            layout: request.layout,
+            compression: request.compression,
+            host: HostFacts {
+                hostname: rustix::system::uname()
+                    .nodename()
+                    .to_bytes()
+                    .to_vec(),
+                device: request.device.as_os_str().as_bytes().to_vec(),
+                device_number: facts.file.map_or(0, |file| file.raw_device),
+                image_device: output.device,
+                image_inode: output.inode,
+                time: SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| since.as_secs()),
+            },
+        }
     }
 
     fn fill(
