@@ -141,7 +141,8 @@ pub(super) fn index(node: &[u8], index: u16) -> Option<(u64, u64)> {
 /// are out of order.
 ///
 /// It remembers how far it came. An extent that lies before that place
-/// altogether is passed over together with the entry that follows it; of one
+/// altogether is passed over together with the entry that follows it in the
+/// same node; of one
 /// that lies before it in part, as many blocks as it has are taken from the
 /// middle on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -151,6 +152,12 @@ pub(super) struct InOrder {
 }
 
 impl InOrder {
+    /// The node is over; what would follow the passed extent lies in another
+    /// one and is not lost.
+    pub(super) const fn end_node(&mut self) {
+        self.skip = false;
+    }
+
     /// The blocks that e2image takes of `extent`: the first and how many.
     pub(super) fn take(&mut self, extent: Extent) -> Option<(u64, u64)> {
         if std::mem::take(&mut self.skip) {

@@ -41,7 +41,8 @@ impl Scan {
         };
         if self.options.superblock.is_some_and(|block| block.0 != 0) {
             self.marks.mark(BlockKind::BackupSuperblock, superblock.at.0, 1);
-            for (block, _) in parts(true) {
+            let elsewhere = superblock.at != geometry.first_data_block;
+            for (block, _) in parts(elsewhere) {
                 self.marks.mark(BlockKind::BackupDescriptors, block.0, 1);
             }
         }

@@ -7,13 +7,19 @@
 
 use crate::block_set::BlockSet;
 use crate::ext::BlockKind;
-use crate::ext::extents::DEPTH_MAX;
 use crate::units::{BlockNumber, usize_from};
 
-/// Heights of nodes below the root: 0 names data.
-const HEIGHTS: usize = 5;
+/// The inode whose map lists the blocks kept for the descriptor table.
+pub(super) const RESIZE_INODE: u32 = 7;
 
-const _: () = assert!(usize_from(5) == HEIGHTS && DEPTH_MAX == 5);
+/// The kernel makes trees of depth 5 at most, e2image follows any. Deeper
+/// ones than this are left out.
+pub(super) const HEIGHT_MAX: u16 = 32;
+
+/// Heights of nodes below the root; those of height 0 name data.
+const HEIGHTS: usize = 32;
+
+const _: () = assert!(usize_from(32) == HEIGHTS && HEIGHT_MAX == 32);
 
 /// Whom a map belongs to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -109,4 +115,14 @@ pub(super) fn blocks_of(jobs: &[MapJob]) -> BlockSet {
         set.insert(BlockNumber(job.block));
     }
     set
+}
+
+/// What a map block of this height above the data is for: the lowest ones of
+/// the resize inode are what the descriptor table may grow into.
+pub(super) fn map_kind(owner: Owner, shape: Shape, height: u16) -> BlockKind {
+    if owner.inode == RESIZE_INODE && shape == Shape::Indirect && height == 0 {
+        BlockKind::ReservedDescriptors
+    } else {
+        BlockKind::Map
+    }
 }

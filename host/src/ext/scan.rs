@@ -10,17 +10,19 @@ use super::careful::{Careful, Suspect};
 use super::extents::{self, DEPTH_MAX, Extent, Header, InOrder};
 use super::finding::{Effect, Fault, Findings};
 use super::inode::{
-    self, EA_INODE_FL, EXTENTS_FL, I_BLOCK_BYTES, INLINE_DATA_FL, RawInode,
-    S_IFDIR, S_IFLNK, S_IFREG,
+    self, EA_INODE_FL, EXTENTS_FL, I_BLOCK_BYTES, I_BLOCK_SLOTS,
+    INLINE_DATA_FL, RawInode, S_IFDIR, S_IFLNK, S_IFREG,
 };
-use super::maps::{MapJob, Owner, Shape, Waiting};
+use super::maps::{
+    HEIGHT_MAX, MapJob, Owner, RESIZE_INODE, Shape, Waiting, map_kind,
+};
 use super::select::Marks;
 use super::superblock::Superblock;
 use crate::ext::{BlockKind, Finding, Scope, Selection, WalkOptions};
 use crate::units::{BlockNumber, usize_from};
 
-/// The inode whose map lists the blocks kept for the descriptor table.
-const RESIZE_INODE: u32 = 7;
+/// The inode whose map lists the bad blocks of the device.
+const BAD_BLOCKS_INODE: u32 = 1;
 /// Slots of `i_block` that name data.
 const DIRECT_SLOTS: usize = 12;
 /// Extents speak of 2^32 blocks of a file.
@@ -105,6 +107,11 @@ impl Scan {
     /// Looks at inode `number`; `bytes` is all of it.
     pub(super) fn visit_inode(&mut self, number: u32, bytes: &[u8]) {
         let Ok((raw, _)) = RawInode::ref_from_prefix(bytes) else { return };
+        if number == BAD_BLOCKS_INODE
+            && (0..I_BLOCK_SLOTS).any(|slot| raw.slot(slot) != 0)
+        {
+            self.careful.has_bad_blocks = true;
+        }
         if raw.i_links_count.get() == 0
             && !(self.is_complete() && raw.is_orphan(&self.superblock))
         {
@@ -133,16 +140,35 @@ impl Scan {
             let block = u64::from(raw.i_osd1.get());
             self.mark_or_find(place, BlockKind::Translator, block, 1);
         }
-        let shape = if raw.has_flag(EXTENTS_FL) {
-            Shape::Extents
-        } else {
-            Shape::Indirect
-        };
+        let shape = shape_of(raw);
         let suspect = Suspect { owner, shape, root: raw.i_block };
         if self.careful.takes(&suspect) {
             return;
         }
         self.walk_root(&suspect);
+    }
+
+    /// The bad blocks' inode, in the first block of the first inode table.
+    pub(super) fn bad_blocks_inode(
+        &self,
+        block: BlockBytes<'_>,
+    ) -> Option<Suspect> {
+        let (raw, _) = RawInode::ref_from_prefix(block.bytes).ok()?;
+        let owner = Owner { inode: BAD_BLOCKS_INODE, seed: 0, data: None };
+        let shape = shape_of(raw);
+        block.is_whole().then_some(Suspect { owner, shape, root: raw.i_block })
+    }
+
+    /// The map blocks of the greatest height that wait.
+    pub(super) fn take_waiting(&mut self) -> Option<(u16, Vec<MapJob>)> {
+        let taken = self.waiting.take_highest();
+        for (inode, block) in std::mem::take(&mut self.waiting.repeats) {
+            let place = Place::of(BlockKind::Map).in_inode(inode).at(block);
+            let fault = Fault::DuplicateClaim(BlockNumber(block));
+            self.find(place, fault, Effect::None);
+            self.careful.suspect(inode);
+        }
+        taken
     }
 
     /// Whether the map of an inode is followed, and what its data are:
@@ -217,15 +243,21 @@ impl Scan {
         };
         if header.depth == 0 {
             self.walk_leaf_root(owner, root, header);
-        } else if header.depth > DEPTH_MAX {
-            let fault = Fault::BadCount(u64::from(header.depth));
-            self.find(place, fault, Effect::SubtreeSkipped);
-            self.careful.suspect(owner.inode);
-        } else {
-            let node = BlockBytes::whole(root);
-            let window = (0, FILE_BLOCKS);
-            self.visit_index(owner, place, node, header, header.depth, window);
+            return;
         }
+        if header.depth > DEPTH_MAX {
+            let is_lost = header.depth > HEIGHT_MAX;
+            let effect =
+                if is_lost { Effect::SubtreeSkipped } else { Effect::None };
+            let fault = Fault::BadCount(u64::from(header.depth));
+            self.find(place, fault, effect);
+            if is_lost {
+                return;
+            }
+        }
+        let node = BlockBytes::whole(root);
+        let window = (0, FILE_BLOCKS);
+        self.visit_index(owner, place, node, header, header.depth, window);
     }
 
     fn walk_leaf_root(&mut self, owner: Owner, root: &[u8], header: Header) {
@@ -294,6 +326,14 @@ impl Scan {
             Shape::Indirect => {
                 self.visit_indirect(job.owner, place, height, node.bytes);
             }
+        }
+    }
+
+    /// The order of extents decides which data e2image takes, and never
+    /// which map blocks.
+    fn suspect_order(&mut self, owner: Owner) {
+        if owner.data.is_some() {
+            self.careful.suspect(owner.inode);
         }
     }
 
@@ -402,7 +442,7 @@ impl Scan {
         }
         if !in_order {
             self.find(place, Fault::BadOrder, Effect::None);
-            self.careful.suspect(job.owner.inode);
+            self.suspect_order(job.owner);
         }
     }
 
@@ -433,7 +473,7 @@ impl Scan {
                 .map_or(limit, |(next, _)| next);
             if first < lower || next <= first || limit < next {
                 self.find(place, Fault::BadOrder, Effect::None);
-                self.careful.suspect(owner.inode);
+                self.suspect_order(owner);
             }
             lower = next;
             let job = MapJob {
@@ -451,20 +491,13 @@ impl Scan {
     /// Marks a map block and has it read; false when it lies outside the
     /// filesystem.
     fn add_map(&mut self, job: MapJob, height: u16, place: Place) -> bool {
-        let is_reserve = job.owner.inode == RESIZE_INODE
-            && job.shape == Shape::Indirect
-            && height == 0;
-        let kind = if is_reserve {
-            BlockKind::ReservedDescriptors
-        } else {
-            BlockKind::Map
-        };
+        let kind = map_kind(job.owner, job.shape, height);
         if !self.marks.mark(kind, job.block, 1) {
             let fault = Fault::OutOfRange(BlockNumber(job.block));
             self.find(place, fault, Effect::SubtreeSkipped);
             return false;
         }
-        if place.block == Some(job.block) {
+        if place.block == Some(job.block) && job.shape == Shape::Extents {
             let fault = Fault::Cycle(BlockNumber(job.block));
             self.find(place, fault, Effect::SubtreeSkipped);
             self.careful.refused = true;
@@ -537,4 +570,8 @@ impl Scan {
             }
         }
     }
+}
+
+fn shape_of(raw: &RawInode) -> Shape {
+    if raw.has_flag(EXTENTS_FL) { Shape::Extents } else { Shape::Indirect }
 }

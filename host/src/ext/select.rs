@@ -19,7 +19,8 @@ pub(super) struct Marks {
     /// The last run of each kind, not in its set yet: neighbours are marked
     /// one after the other, and one long run is cheaper than many short.
     open: [Open; KINDS],
-    /// How often a block was marked, repeats counted.
+    /// How often a block was marked: repeats count, and blocks outside the
+    /// filesystem as well.
     pub(super) count: u64,
     /// Blocks that a level has asked for as part of the image.
     delivered: BlockSet,
@@ -56,6 +57,11 @@ impl Marks {
         self.first <= block && block < self.end
     }
 
+    /// The first block of the filesystem and the one behind the last.
+    pub(super) const fn bounds(&self) -> (u64, u64) {
+        (self.first, self.end)
+    }
+
     /// Selects `count` blocks from `first`; what lies outside the filesystem
     /// is left out. False when something was.
     pub(super) fn mark(
@@ -64,13 +70,13 @@ impl Marks {
         first: u64,
         count: u64,
     ) -> bool {
+        self.count = self.count.saturating_add(count);
         let asked_end = first.saturating_add(count);
         let start = first.max(self.first);
         let end = asked_end.min(self.end);
         if start >= end {
             return count == 0;
         }
-        self.count = self.count.saturating_add(end.saturating_sub(start));
         let index = kind.index();
         if let (Some(open), Some(set)) =
             (self.open.get_mut(index), self.kinds.get_mut(index))

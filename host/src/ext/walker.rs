@@ -5,7 +5,7 @@
 //! is fed ([`Walker::supply`]), and answers in the end ([`Walker::finish`]).
 
 use super::assemble::{Assembler, BlockBytes};
-use super::careful::Careful;
+use super::careful::{Careful, SlowWalk, Suspect};
 use super::maps::{self, MapJob};
 use super::probe::{PROBE_SIZE, Probe};
 use super::scan::Scan;
@@ -13,12 +13,16 @@ use super::superblock::Superblock;
 use super::tables::Tables;
 use crate::block_set::BlockSet;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::{Geometry, Group, Level, Step, Walk, WalkOptions};
+use crate::ext::{Geometry, Group, Level, Selection, Step, Walk, WalkOptions};
 use crate::source::Piece;
 use crate::units::{
     BlockCount, BlockNumber, BlockRun, BlockSize, ByteOffset, ByteRange,
     usize_from,
 };
+
+/// How often a walk begins anew because of damage that only e2image's own
+/// order does justice to.
+const RESTARTS_MAX: u32 = 3;
 
 /// Walks a filesystem. Pure: it is fed and asked, and does nothing else.
 #[derive(Debug)]
@@ -31,6 +35,7 @@ pub struct Walker {
     scan: Option<Scan>,
     descriptors: Vec<u8>,
     groups: Vec<Group>,
+    restarts: u32,
 }
 
 /// What the blocks of the current level are.
@@ -40,12 +45,28 @@ enum Phase {
     Probe(Probe),
     /// The parts of the descriptor table, sorted by block.
     Descriptors(Vec<(BlockNumber, u32)>),
+    /// The table block with the inode of the bad blocks.
+    BadInode(Option<Suspect>),
+    /// The map of that inode, and the blocks found so far.
+    BadBlocks(Box<SlowWalk>, BlockSet),
     Tables(Tables),
     Maps {
         height: u16,
         jobs: Vec<MapJob>,
     },
+    /// Damaged maps, one block of each at a time.
+    Slow(Vec<SlowWalk>),
+    /// About to begin anew.
+    Again(Box<Superblock>, Careful),
     Rest,
+    Done,
+}
+
+/// How a walk goes on.
+enum Advance {
+    /// These blocks are looked into next.
+    Look(BlockSet),
+    Restart,
     Done,
 }
 
@@ -61,6 +82,7 @@ impl Walker {
             scan: None,
             descriptors: Vec::new(),
             groups: Vec::new(),
+            restarts: 0,
         }
     }
 
@@ -84,8 +106,10 @@ impl Walker {
         }
         loop {
             self.end_level();
-            let Some(wanted) = self.advance()? else {
-                return Ok(Step::Done);
+            let wanted = match self.advance()? {
+                Advance::Look(wanted) => wanted,
+                Advance::Restart => return Ok(Step::Restart),
+                Advance::Done => return Ok(Step::Done),
             };
             if let Some(level) = self.begin_level(&wanted) {
                 return Ok(Step::Read(level));
@@ -137,9 +161,8 @@ impl Walker {
         });
     }
 
-    /// Goes on to the next phase; answers what it looks into, or `None` at
-    /// the end.
-    fn advance(&mut self) -> Result<Option<BlockSet>> {
+    /// Goes on to the next phase and what it looks into.
+    fn advance(&mut self) -> Result<Advance> {
         let phase = std::mem::replace(&mut self.phase, Phase::Done);
         let (next, wanted) = match phase {
             Phase::Start => {
@@ -148,23 +171,81 @@ impl Walker {
                 (Phase::Probe(probe), wanted)
             }
             Phase::Probe(probe) => match probe.conclude(&self.options)? {
-                Ok(superblock) => self.begin_scan(superblock)?,
+                Ok(superblock) => {
+                    self.begin_scan(superblock, Careful::default())?
+                }
                 Err(probe) => {
                     let wanted = probe.blocks();
                     (Phase::Probe(probe), wanted)
                 }
             },
-            Phase::Descriptors(_) => self.begin_tables(),
-            Phase::Tables(_) | Phase::Maps { .. } => self.begin_maps(),
-            Phase::Rest | Phase::Done => return Ok(None),
+            Phase::Again(superblock, careful) => {
+                self.begin_scan(*superblock, careful)?
+            }
+            Phase::Rest | Phase::Done => return Ok(Advance::Done),
+            phase => {
+                let next = self.advance_scan(phase);
+                if matches!(next.0, Phase::Rest)
+                    && let Some((superblock, careful)) = self.restart()
+                {
+                    self.phase = Phase::Again(Box::new(superblock), careful);
+                    return Ok(Advance::Restart);
+                }
+                next
+            }
         };
         self.phase = next;
-        Ok(Some(wanted))
+        Ok(Advance::Look(wanted))
+    }
+
+    fn advance_scan(&mut self, phase: Phase) -> (Phase, BlockSet) {
+        let Some(scan) = &mut self.scan else {
+            return (Phase::Rest, BlockSet::new());
+        };
+        match phase {
+            Phase::Descriptors(_) => {
+                self.groups = scan.parse_groups(&self.descriptors);
+                match self.groups.first() {
+                    Some(group) if scan.careful.skips_bad_blocks => {
+                        let wanted = one_block(group.inode_table);
+                        (Phase::BadInode(None), wanted)
+                    }
+                    _ => begin_tables(scan, &self.groups, &BlockSet::new()),
+                }
+            }
+            Phase::BadInode(Some(suspect)) => {
+                let walk = Box::new(SlowWalk::new(suspect));
+                let bad = BlockSet::new();
+                go_on_with_bad_blocks(scan, &self.groups, walk, bad)
+            }
+            Phase::BadBlocks(walk, bad) => {
+                go_on_with_bad_blocks(scan, &self.groups, walk, bad)
+            }
+            Phase::BadInode(None) => {
+                begin_tables(scan, &self.groups, &BlockSet::new())
+            }
+            Phase::Slow(active) => begin_maps(scan, active),
+            _ => begin_maps(scan, Vec::new()),
+        }
+    }
+
+    /// What to begin again with, when the walk turns out to need it.
+    fn restart(&mut self) -> Option<(Superblock, Careful)> {
+        if self.restarts >= RESTARTS_MAX
+            || self.options.selection == Selection::Complete
+        {
+            return None;
+        }
+        let scan = self.scan.as_ref()?;
+        let careful = scan.careful.restart()?;
+        self.restarts = self.restarts.saturating_add(1);
+        Some((scan.superblock.clone(), careful))
     }
 
     fn begin_scan(
         &mut self,
         superblock: Superblock,
+        careful: Careful,
     ) -> Result<(Phase, BlockSet)> {
         let geometry = &superblock.geometry;
         self.assembler = Assembler::new(geometry.block_size);
@@ -175,7 +256,7 @@ impl Walker {
             })?;
         self.descriptors = vec![0; table_bytes];
         self.groups = Vec::new();
-        let mut scan = Scan::new(superblock, self.options, Careful::default());
+        let mut scan = Scan::new(superblock, self.options, careful);
         let parts = scan.mark_head();
         self.scan = Some(scan);
         let wanted = parts
@@ -185,34 +266,13 @@ impl Walker {
         Ok((Phase::Descriptors(parts), wanted))
     }
 
-    fn begin_tables(&mut self) -> (Phase, BlockSet) {
-        let Some(scan) = &mut self.scan else {
-            return (Phase::Done, BlockSet::new());
-        };
-        self.groups = scan.parse_groups(&self.descriptors);
-        let tables = scan.mark_groups(&self.groups);
-        let wanted = tables.blocks();
-        (Phase::Tables(tables), wanted)
-    }
-
-    fn begin_maps(&mut self) -> (Phase, BlockSet) {
-        let waiting =
-            self.scan.as_mut().and_then(|scan| scan.waiting.take_highest());
-        match waiting {
-            Some((height, jobs)) => {
-                let wanted = maps::blocks_of(&jobs);
-                (Phase::Maps { height, jobs }, wanted)
-            }
-            None => (Phase::Rest, BlockSet::new()),
-        }
-    }
-
     /// Makes levels of what is wanted; `None` when there is nothing to read.
     fn begin_level(&mut self, wanted: &BlockSet) -> Option<Level> {
         self.assembler.begin(wanted);
         let Some(scan) = &mut self.scan else {
             let ranges = self.ranges(wanted, PROBE_SIZE);
-            return Some(Level { ranges, probe: true });
+            return (!ranges.is_empty())
+                .then_some(Level { ranges, probe: true });
         };
         let size = scan.superblock.geometry.block_size;
         let (fresh, again) =
@@ -248,6 +308,54 @@ impl Walker {
     }
 }
 
+fn one_block(block: BlockNumber) -> BlockSet {
+    BlockRun::new(block, BlockCount(1)).into_iter().collect()
+}
+
+fn begin_tables(
+    scan: &mut Scan,
+    groups: &[Group],
+    bad: &BlockSet,
+) -> (Phase, BlockSet) {
+    let tables = scan.mark_groups(groups);
+    let mut wanted = tables.blocks();
+    wanted.subtract(bad);
+    (Phase::Tables(tables), wanted)
+}
+
+fn go_on_with_bad_blocks(
+    scan: &mut Scan,
+    groups: &[Group],
+    mut walk: Box<SlowWalk>,
+    mut bad: BlockSet,
+) -> (Phase, BlockSet) {
+    let wanted = scan.advance_bad_blocks(&mut walk, &mut bad);
+    if wanted.is_empty() {
+        begin_tables(scan, groups, &bad)
+    } else {
+        (Phase::BadBlocks(walk, bad), wanted)
+    }
+}
+
+fn begin_maps(scan: &mut Scan, mut active: Vec<SlowWalk>) -> (Phase, BlockSet) {
+    if let Some((height, jobs)) = scan.take_waiting() {
+        let wanted = maps::blocks_of(&jobs);
+        return (Phase::Maps { height, jobs }, wanted);
+    }
+    let wanted = scan.advance_slow(&mut active);
+    if !wanted.is_empty() {
+        return (Phase::Slow(active), wanted);
+    }
+    // A slow walk that gave up may have left map blocks behind.
+    match scan.take_waiting() {
+        Some((height, jobs)) => {
+            let wanted = maps::blocks_of(&jobs);
+            (Phase::Maps { height, jobs }, wanted)
+        }
+        None => (Phase::Rest, BlockSet::new()),
+    }
+}
+
 /// Looks into one block of the current level.
 fn look(
     phase: &mut Phase,
@@ -267,6 +375,17 @@ fn look(
                 .take_while(|(at, _)| *at == block)
             {
                 scan.keep_descriptors(descriptors, *index, block, bytes);
+            }
+        }
+        (Phase::BadInode(suspect), Some(scan)) => {
+            *suspect = scan.bad_blocks_inode(bytes);
+        }
+        (Phase::BadBlocks(walk, _), _) => walk.feed(bytes),
+        (Phase::Slow(active), _) => {
+            for walk in active {
+                if walk.wants == Some(block.0) {
+                    walk.feed(bytes);
+                }
             }
         }
         (Phase::Tables(tables), Some(scan)) => {
