@@ -18,9 +18,9 @@ use crate::image::normal::HostFacts;
 use crate::image::normal::bitmaps::Bitmaps;
 use crate::image::normal::layout::{Kind, Layout};
 use crate::image::shape::{Shape, never_begun};
-use crate::image::writer::{StreamWriter, Target, Writer, too_far};
+use crate::image::writer::{StreamWriter, Target, Writer, stretches, too_far};
 use crate::image::{ImagePlan, ImageSink, WriteOrder};
-use crate::units::{BlockCount, BlockNumber, BlockRun};
+use crate::units::{BlockCount, BlockNumber, BlockRun, BlockSize, u64_from};
 
 /// A normal image in a file or a pipe.
 ///
@@ -217,6 +217,29 @@ impl Out<'_> {
             }
         }
     }
+
+    /// Writes whole blocks; zero blocks stay holes where the output is fresh.
+    fn write_blocks(
+        &mut self,
+        at: u64,
+        bytes: &[u8],
+        size: BlockSize,
+    ) -> Result<()> {
+        let Self::File(writer) = self else {
+            return self.write(at, bytes);
+        };
+        let mut at = at;
+        for part in stretches(bytes, size) {
+            let length = u64_from(part.bytes.len());
+            if part.zero {
+                writer.zero(at, length)?;
+            } else {
+                writer.write(at, part.bytes)?;
+            }
+            at = at.checked_add(length).ok_or_else(too_far)?;
+        }
+        Ok(())
+    }
 }
 
 impl Begun {
@@ -285,7 +308,7 @@ impl Begun {
                     .wrapping_shl(self.shape.block_size().log2());
                 let place = place.checked_add(skip).ok_or_else(too_far)?;
                 self.write_made(place, out)?;
-                out.write(place, bytes)
+                out.write_blocks(place, bytes, self.shape.block_size())
             }
             Kind::BlockBitmap => {
                 self.write_made(place, out)?;
