@@ -97,7 +97,7 @@ impl<'a> Capture<'a> {
     }
 
     /// Walks the source to the end. Selected blocks go to `sink` as they are
-    /// read, if there is one; the walker must include payload then.
+    /// read, if there is one.
     ///
     /// # Errors
     ///
@@ -273,15 +273,17 @@ impl<'a> Capture<'a> {
         walker: &mut Walker,
         mut feed: Option<(&mut (dyn ImageSink + 's), BlockSize)>,
     ) -> Result<()> {
-        let blocks = feed.as_ref().map(|(_, size)| *size);
-        self.sweep(&level.ranges, blocks, &mut |capture, part| {
-            for piece in part.filled.pieces() {
-                walker.supply(piece);
-            }
-            match &mut feed {
-                Some((sink, size)) => capture.store(&part, *size, *sink),
-                None => Ok(()),
-            }
+        let Some((sink, size)) = &mut feed else {
+            self.source.expect(&level.payload, Priority::Payload);
+            return self.sweep(&level.ranges, None, &mut |_, part| {
+                supply(walker, &part);
+                Ok(())
+            });
+        };
+        let all = merge(&level.ranges, &level.payload);
+        self.sweep(&all, Some(*size), &mut |capture, part| {
+            supply(walker, &part);
+            capture.store(&part, *size, *sink)
         })
     }
 
@@ -337,6 +339,26 @@ impl<'a> Capture<'a> {
         }
         Ok(())
     }
+}
+
+/// Hands a part to the walker, which looks only at what it asked for.
+fn supply(walker: &mut Walker, part: &Part<'_>) {
+    for piece in part.filled.pieces() {
+        walker.supply(piece);
+    }
+}
+
+/// Two sorted lists of disjoint ranges as one, neighbours joined.
+fn merge(one: &[ByteRange], other: &[ByteRange]) -> Vec<ByteRange> {
+    let mut all: Vec<ByteRange> = one.iter().chain(other).copied().collect();
+    all.sort_unstable();
+    all.dedup_by(|next, last| {
+        let joined = (last.end() == next.start())
+            .then(|| ByteRange::between(last.start(), next.end()))
+            .flatten();
+        joined.inspect(|&joined| *last = joined).is_some()
+    });
+    all
 }
 
 /// The records of what could be read of a part.

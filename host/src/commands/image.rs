@@ -53,7 +53,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn walker(&self, with_payload: bool) -> Walker {
+    fn walker(&self) -> Walker {
         Walker::new(WalkOptions {
             selection: self.request.selection,
             scope: match self.format {
@@ -63,14 +63,13 @@ impl Job<'_> {
             superblock: self.request.superblock,
             block_size: self.request.block_size,
             full_tables: self.request.full_tables,
-            with_payload,
             device_length: Some(self.source.facts().length),
         })
     }
 
     fn dry_run(&self) -> Result<Report> {
         let mut capture = Capture::new(self.source, self.observer, self.stop);
-        let walk = capture.walk(self.walker(false), None)?;
+        let walk = capture.walk(self.walker(), None)?;
         self.tell_findings(&walk);
         Ok(describe_walk(Report::new(Outcome::Done), &walk)
             .line("Nothing was written."))
@@ -143,10 +142,10 @@ impl Job<'_> {
         let mut capture = Capture::new(self.source, self.observer, self.stop);
         let walk = match sink.order() {
             WriteOrder::Any => {
-                capture.walk(self.walker(true), Some(sink.as_mut()))?
+                capture.walk(self.walker(), Some(sink.as_mut()))?
             }
             WriteOrder::Ascending => {
-                let walk = capture.walk(self.walker(false), None)?;
+                let walk = capture.walk(self.walker(), None)?;
                 capture.copy(&walk, sink.as_mut())?;
                 walk
             }

@@ -7,6 +7,16 @@ use crate::units::{BlockCount, BlockNumber, BlockRun};
 
 const KINDS: usize = BlockKind::ALL.len();
 
+/// What a level is made of.
+pub(super) struct Delivery {
+    /// Asked for, and part of the image for the first time.
+    pub(super) fresh: BlockSet,
+    /// Asked for, and delivered before or no part of the image.
+    pub(super) again: BlockSet,
+    /// Part of the image for the first time, and not asked for.
+    pub(super) payload: BlockSet,
+}
+
 /// The selection as it grows.
 #[derive(Debug)]
 pub(super) struct Marks {
@@ -125,25 +135,18 @@ impl Marks {
         BlockRun::new(BlockNumber(first), BlockCount(end.checked_sub(first)?))
     }
 
-    /// Splits what is asked for into what belongs to the image and was never
-    /// asked for before, and the rest. The former then counts as delivered.
-    ///
-    /// With `payload` the first part also holds everything else that is
-    /// selected and was not delivered.
-    pub(super) fn deliver(
-        &mut self,
-        wanted: &BlockSet,
-        payload: bool,
-    ) -> (BlockSet, BlockSet) {
-        let mut fresh = self.selected();
-        if !payload {
-            fresh.intersect_with(wanted);
-        }
-        fresh.subtract(&self.delivered);
-        self.delivered.union_with(&fresh);
+    /// Splits what is asked for, and adds what else was selected meanwhile.
+    /// What belongs to the image then counts as delivered.
+    pub(super) fn deliver(&mut self, wanted: &BlockSet) -> Delivery {
+        let mut payload = self.selected();
+        payload.subtract(&self.delivered);
+        self.delivered.union_with(&payload);
+        let mut fresh = payload.clone();
+        fresh.intersect_with(wanted);
+        payload.subtract(&fresh);
         let mut again = wanted.clone();
         again.subtract(&fresh);
-        (fresh, again)
+        Delivery { fresh, again, payload }
     }
 
     /// The blocks of each kind, in the order of [`BlockKind::ALL`].

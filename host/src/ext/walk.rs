@@ -40,10 +40,6 @@ pub struct WalkOptions {
     /// Select inode tables whole, also where the descriptors say that inodes
     /// were never used.
     pub full_tables: bool,
-    /// Levels hold all selected blocks, also those that the walk itself does
-    /// not look into (journal, symlinks, data): for a sink that is fed while
-    /// the walk reads.
-    pub with_payload: bool,
     /// The length of the device, if it is known.
     pub device_length: Option<ByteCount>,
 }
@@ -56,7 +52,6 @@ impl Default for WalkOptions {
             superblock: None,
             block_size: None,
             full_tables: false,
-            with_payload: false,
             device_length: None,
         }
     }
@@ -74,16 +69,19 @@ pub enum Step {
     Done,
 }
 
-/// One sweep over the device.
+/// One step of the walk. Every selected block stands in exactly one level,
+/// in one of its two parts (with bigalloc whole clusters do).
 #[derive(Debug)]
 pub struct Level {
-    /// What to read: sorted, disjoint, coalesced, inside the device. Selected
-    /// blocks that lie beyond `device_length` are in no level: they are
-    /// holes.
+    /// What the walk waits for: sorted, disjoint, coalesced. Read all of it
+    /// and supply it.
     pub ranges: Vec<ByteRange>,
-    /// These bytes are only looked at: they do not belong to the image (the
-    /// search for a superblock, before the geometry is known), or another
-    /// level has brought them already.
+    /// What was found to belong to the image as well, but tells of no further
+    /// blocks (journal, symbolic links, data): likewise sorted. It need not
+    /// be supplied.
+    pub payload: Vec<ByteRange>,
+    /// `ranges` are only looked at, they do not belong to the image, or were
+    /// in a level before.
     pub probe: bool,
 }
 

@@ -271,23 +271,20 @@ impl Walker {
         self.assembler.begin(wanted);
         let Some(scan) = &mut self.scan else {
             let ranges = self.ranges(wanted, PROBE_SIZE);
-            return (!ranges.is_empty())
-                .then_some(Level { ranges, probe: true });
+            return level(ranges, Vec::new(), true);
         };
         let size = scan.superblock.geometry.block_size;
-        let (fresh, again) =
-            scan.marks.deliver(wanted, self.options.with_payload);
-        let fresh = self.ranges(&fresh, size);
-        let again = self.ranges(&again, size);
-        let level = |ranges: Vec<ByteRange>, probe| {
-            (!ranges.is_empty()).then_some(Level { ranges, probe })
-        };
-        let (first, second) = (level(fresh, false), level(again, true));
-        if first.is_some() {
-            self.second = second;
-            first
-        } else {
-            second
+        let delivery = scan.marks.deliver(wanted);
+        let fresh = self.ranges(&delivery.fresh, size);
+        let payload = self.ranges(&delivery.payload, size);
+        let again = self.ranges(&delivery.again, size);
+        let again = level(again, Vec::new(), true);
+        match level(fresh, payload, false) {
+            Some(first) => {
+                self.second = again;
+                Some(first)
+            }
+            None => again,
         }
     }
 
@@ -404,4 +401,14 @@ fn look(
         }
         _ => {}
     }
+}
+
+/// A level, unless it is empty.
+fn level(
+    ranges: Vec<ByteRange>,
+    payload: Vec<ByteRange>,
+    probe: bool,
+) -> Option<Level> {
+    let empty = ranges.is_empty() && payload.is_empty();
+    (!empty).then_some(Level { ranges, payload, probe })
 }
