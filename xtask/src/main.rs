@@ -11,6 +11,7 @@
 use std::process::ExitCode;
 
 mod agent;
+mod build_initrd;
 mod ci;
 mod fixtures;
 mod project;
@@ -25,6 +26,7 @@ cargo xtask COMMAND
   agent            builds the freestanding agent and checks it
   ci               formatting, lints, tidy and every test
   tidy             the walls and sizes of the house
+  build-initrd     the file that boots on a machine to be rescued (--help)
   fixtures [DIR]   makes every test filesystem, lists them, copies them to DIR
 ";
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
+        ["build-initrd", rest @ ..] => return exit(build_initrd::run(rest)),
         ["test", rest @ ..] => test::run_tests(rest),
         ["agent"] => agent::run_command(),
         ["ci"] => ci::run_all(),
@@ -47,11 +50,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
