@@ -11,8 +11,6 @@
 
 pub mod format;
 pub mod normal;
-#[cfg(test)]
-mod oracle;
 pub mod qcow2;
 pub mod raw;
 mod shape;

@@ -1,6 +1,8 @@
 //! What the tests of the formats share: an output in memory, and walks made
 //! by hand.
 
+mod oracle;
+
 use std::io;
 
 use super::*;

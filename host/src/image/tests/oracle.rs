@@ -5,13 +5,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::normal::HostFacts;
-use super::normal::sink::NormalSink;
-use super::qcow2::classic::ClassicSink;
-use super::raw::{RawOptions, RawSink};
-use super::tests::{MemoryFile, MemoryStream};
-use super::*;
+use super::{MemoryFile, MemoryStream};
 use crate::ext::{Scope, Selection, Step, WalkOptions, Walker};
+use crate::image::normal::HostFacts;
+use crate::image::normal::sink::NormalSink;
+use crate::image::qcow2::classic::ClassicSink;
+use crate::image::raw::{RawOptions, RawSink};
+use crate::image::*;
 use crate::source::{Payload, Piece};
 use crate::units::{BlockCount, ByteCount, u64_from};
 
