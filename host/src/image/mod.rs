@@ -10,15 +10,20 @@
 )]
 
 pub mod format;
+mod mapped;
 pub mod normal;
+mod open;
 pub mod qcow2;
 pub mod raw;
 mod shape;
+mod stored;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+pub use open::{DETECT_BYTES, OpenImage, detect, open};
+pub use stored::StoredSet;
 pub use writer::Target;
 
 use crate::block_set::BlockSet;

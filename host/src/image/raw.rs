@@ -4,11 +4,17 @@
 //! not be read or is zero is a hole; nothing in the format tells the three
 //! apart, the manifest does.
 
+use std::fs::File;
+
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::stored::StoredSet;
 use crate::image::writer::{StreamWriter, Writer, stretches, too_far};
 use crate::image::{ImagePlan, ImageSink, Shape, WriteOrder};
 use crate::output::{OutputFile, OutputStream};
-use crate::units::{BlockNumber, BlockRun, ByteOffset};
+use crate::units::{BlockNumber, BlockRun, ByteOffset, ByteRange};
 
 /// How a raw image lies in its output.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -158,4 +164,39 @@ impl ImageSink for RawStream<'_> {
         self.writer.zeros_to(Shape::of(self.shape)?.length())?;
         self.writer.flush()
     }
+}
+
+/// The parts of a file that are no holes, up to `length`. A device, and a
+/// filesystem that does not know of holes, has none.
+pub(super) fn stored(file: &File, length: u64) -> Result<StoredSet> {
+    let mut stored = StoredSet::default();
+    let mut at = 0;
+    while at < length {
+        let data = match seek(file, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            // No data behind `at`.
+            Err(Errno::NXIO) => break,
+            // It cannot say.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+            Err(error) => return Err(failed(error)),
+        };
+        let hole = match seek(file, SeekFrom::Hole(data)) {
+            Ok(hole) if hole > data => hole,
+            Ok(_) | Err(Errno::INVAL | Errno::OPNOTSUPP) => length,
+            // The file has become shorter.
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(failed(error)),
+        };
+        let end = hole.min(length);
+        let (start, end) = (ByteOffset(data), ByteOffset(end));
+        if let Some(range) = ByteRange::between(start, end) {
+            stored.push(range);
+        }
+        at = hole;
+    }
+    Ok(stored)
+}
+
+fn failed(error: Errno) -> Error {
+    Error::io("cannot find the holes of the image", error.into())
 }

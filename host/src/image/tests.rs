@@ -2,13 +2,18 @@
 //! by hand.
 
 mod oracle;
+mod readers;
 
 use std::io;
+use std::ops::ControlFlow;
 
 use super::*;
 use crate::ext::Group;
 use crate::output::{OutputFile, OutputStream};
-use crate::units::{BlockCount, BlockSize, ByteCount, ByteOffset};
+use crate::source::{
+    BlockSource, DiskIdentity, PIECE_ALIGN, Payload, SourceFacts, SourceKind,
+};
+use crate::units::{BlockCount, BlockSize, ByteCount, ByteOffset, ByteRange};
 
 /// A file in memory that counts the calls.
 #[derive(Default)]
@@ -63,6 +68,61 @@ impl OutputStream for MemoryStream {
         self.0.extend_from_slice(bytes);
         Ok(())
     }
+}
+
+/// What is known of an image of `length` bytes that a test has made.
+pub(super) fn facts(length: usize) -> SourceFacts {
+    SourceFacts {
+        name: "a test's image".into(),
+        kind: SourceKind::File,
+        length: ByteCount(length as u64),
+        sector_bytes: 512,
+        file: None,
+        disk: DiskIdentity::default(),
+        mounted_rw: false,
+    }
+}
+
+/// Everything in `source`, which must have no unreadable part; in ranges of
+/// odd lengths, the pieces checked against the rules of a source.
+pub(super) fn read_whole(source: &dyn BlockSource) -> Vec<u8> {
+    let length = source.facts().length.0;
+    let mut whole = vec![0xEE; usize::try_from(length).unwrap()];
+    let mut start = 0;
+    for step in
+        [512, 1536, 70_000 / 512 * 512, 1 << 20, u64::MAX].iter().cycle()
+    {
+        if start == length {
+            return whole;
+        }
+        let end = step.saturating_add(start).min(length);
+        let range =
+            ByteRange::between(ByteOffset(start), ByteOffset(end)).unwrap();
+        let mut got = 0;
+        source
+            .read(&[range], &mut |piece| {
+                let count = piece.what.length().0;
+                let stop = piece.at.0 + count;
+                assert!(piece.at.0 >= start && stop <= end);
+                assert!(piece.at.0 == start || piece.at.0 % PIECE_ALIGN == 0);
+                assert!(stop == end || stop % PIECE_ALIGN == 0);
+                got += count;
+                let at = usize::try_from(piece.at.0).unwrap();
+                let room = &mut whole[at..usize::try_from(stop).unwrap()];
+                match piece.what {
+                    Payload::Bytes(bytes) => room.copy_from_slice(bytes),
+                    Payload::Zero(_) => room.fill(0),
+                    Payload::Unreadable(_, why) => {
+                        panic!("{} is unreadable: {why}", piece.at)
+                    }
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(got, end - start);
+        start = end;
+    }
+    unreachable!("the steps never end")
 }
 
 pub(super) fn run(first: u64, count: u64) -> BlockRun {

@@ -21,24 +21,32 @@ pub(super) struct Bitmaps {
 }
 
 impl Bitmaps {
+    /// # Errors
+    ///
+    /// When the walk's superblock is none.
     pub(super) fn new(walk: &Walk) -> Result<Self> {
         let superblock = Superblock::check(&walk.superblock, None, None)?;
-        let reserved = RawSuperblock::ref_from_bytes(&*walk.superblock)
+        Ok(Self::of(&superblock, &walk.groups))
+    }
+
+    pub(super) fn of(superblock: &Superblock, groups: &[Group]) -> Self {
+        let reserved = RawSuperblock::ref_from_bytes(&*superblock.bytes)
             .map_or(0, |raw| u64::from(raw.s_reserved_gdt_blocks.get()));
         let mut added = BlockSet::new();
-        for (number, group) in (0_u32..).zip(&walk.groups) {
+        for (number, group) in (0_u32..).zip(groups) {
             if group.flags & BLOCK_UNINIT != 0 {
-                for run in own_blocks(&superblock, reserved, number, group) {
-                    insert_clusters(&superblock, run, &mut added);
+                for run in own_blocks(superblock, reserved, number, group) {
+                    insert_clusters(superblock, run, &mut added);
                 }
             }
         }
-        Ok(Self {
+        let geometry = &superblock.geometry;
+        Self {
             has_group_csum: superblock.has_group_csum(),
-            blocks: walk.geometry.blocks.0,
-            clusters_per_group: u64::from(walk.geometry.clusters_per_group),
+            blocks: geometry.blocks.0,
+            clusters_per_group: u64::from(geometry.clusters_per_group),
             added,
-        })
+        }
     }
 
     /// Where the block bitmap of a group is read, if it is.

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::Geometry;
+use crate::image::normal::Header;
 use crate::image::writer::too_far;
 use crate::units::BlockSize;
 
@@ -83,6 +84,18 @@ impl Layout {
             block_bitmap_bytes,
             inode_bitmap_bytes,
         })
+    }
+
+    /// Whether the header of an image says the same.
+    pub(super) fn is_that_of(&self, header: &Header) -> bool {
+        [
+            (header.offset_super, self.offset_super),
+            (header.offset_inode, self.offset_inode),
+            (header.offset_blockmap, self.offset_blockmap),
+            (header.offset_inodemap, self.offset_inodemap),
+        ]
+        .into_iter()
+        .all(|(said, computed)| u64::from(said.get()) == computed)
     }
 
     /// Where something of a group lies, and how long it is.

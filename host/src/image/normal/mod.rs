@@ -29,6 +29,7 @@
 
 mod bitmaps;
 mod layout;
+pub mod read;
 pub mod sink;
 
 use zerocopy::little_endian::U32;

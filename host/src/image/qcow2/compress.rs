@@ -1,15 +1,22 @@
 //! One cluster, compressed as QEMU reads it.
 
-use flate2::{Compress, Compression, FlushCompress, Status};
+use flate2::{
+    Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status,
+};
+use zstd::stream::raw::{DParameter, InBuffer, Operation, OutBuffer};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::format::Qcow2Compression;
+use crate::units::u64_from;
 
 /// The level for zstd: beyond it 4 KiB clusters hardly shrink further.
 const ZSTD_LEVEL: i32 = 3;
 
 /// QEMU inflates with a window of 4 KiB, whatever the cluster size.
 const DEFLATE_WINDOW_BITS: u8 = 12;
+
+/// No cluster needs a larger window than this, whatever a frame says.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// Compresses clusters one by one.
 pub(super) enum Compressor {
@@ -60,5 +67,62 @@ impl Compressor {
                 }
             }
         }
+    }
+}
+
+/// Decompresses a cluster.
+pub(super) enum Decompressor {
+    Zstd(zstd::stream::raw::Decoder<'static>),
+    Deflate(Box<Decompress>),
+}
+
+impl Decompressor {
+    /// `None` if zstd does not start.
+    pub(super) fn new(compression: Qcow2Compression) -> Option<Self> {
+        match compression {
+            Qcow2Compression::Zstd => {
+                let mut decoder = zstd::stream::raw::Decoder::new().ok()?;
+                decoder
+                    .set_parameter(DParameter::WindowLogMax(
+                        ZSTD_WINDOW_LOG_MAX,
+                    ))
+                    .ok()?;
+                Some(Self::Zstd(decoder))
+            }
+            _ => Some(Self::Deflate(Box::new(Decompress::new(false)))),
+        }
+    }
+
+    /// Fills `cluster`; what follows the end of the compressed data in
+    /// `packed` is not looked at. `None` if there is too little.
+    pub(super) fn decompress(
+        &mut self,
+        packed: &[u8],
+        cluster: &mut [u8],
+    ) -> Option<()> {
+        match self {
+            Self::Zstd(decoder) => {
+                decoder.reinit().ok()?;
+                let mut input = InBuffer::around(packed);
+                let mut output = OutBuffer::around(cluster);
+                while output.pos() < output.capacity() {
+                    let before = (input.pos(), output.pos());
+                    decoder.run(&mut input, &mut output).ok()?;
+                    if before == (input.pos(), output.pos()) {
+                        return None;
+                    }
+                }
+            }
+            Self::Deflate(inflate) => {
+                inflate.reset(false);
+                inflate
+                    .decompress(packed, cluster, FlushDecompress::Finish)
+                    .ok()?;
+                if inflate.total_out() < u64_from(cluster.len()) {
+                    return None;
+                }
+            }
+        }
+        Some(())
     }
 }

@@ -51,7 +51,9 @@
 pub mod classic;
 pub mod compact;
 mod compress;
+pub mod read;
 pub mod stream;
+mod table_cache;
 mod tables;
 
 use zerocopy::big_endian::{U32, U64};

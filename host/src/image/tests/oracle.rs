@@ -21,7 +21,11 @@ pub(super) struct Fixture {
     pub(super) bytes: Vec<u8>,
 }
 
-fn tool(name: &str, package: &str, arguments: &[&str]) -> (bool, String) {
+pub(super) fn tool(
+    name: &str,
+    package: &str,
+    arguments: &[&str],
+) -> (bool, String) {
     let output = Command::new(name)
         .args(arguments)
         .env("MKE2FS_CONFIG", "/dev/null")
@@ -147,7 +151,7 @@ impl Fixture {
 }
 
 /// What mke2fs.conf usually says, whatever it says on this machine.
-const EXT4: &str = "has_journal,ext_attr,resize_inode,dir_index,filetype,\
+pub(super) const EXT4: &str = "has_journal,ext_attr,resize_inode,dir_index,filetype,\
     extent,64bit,flex_bg,metadata_csum,sparse_super,large_file,huge_file,\
     dir_nlink,extra_isize";
 
