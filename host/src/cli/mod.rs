@@ -59,7 +59,10 @@ fn work(job: &Job, speaker: &Speaker, stop: &Stop) -> Result<Report> {
         Task::Image(request) => {
             commands::image(request, speaker.observer().as_ref(), stop)
         }
-        Task::Verify(_) | Task::Convert(_) => Err(Error::new(
+        Task::Convert(request) => {
+            commands::convert(request, speaker.observer().as_ref(), stop)
+        }
+        Task::Verify(_) => Err(Error::new(
             ErrorKind::Internal,
             format!("`{}` is not part of this build", job.task.name()),
         )),

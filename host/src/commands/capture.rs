@@ -7,7 +7,7 @@ use crate::block_set::BlockSet;
 use crate::digest::{Collector, Digest, RangeRecord, ranges};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{BlockKind, Level, Step, Walk, Walker};
-use crate::image::{ImagePlan, ImageSink};
+use crate::image::{ImagePlan, ImageSink, WriteOrder};
 use crate::observer::{Event, Observer, Phase};
 use crate::source::{BlockSource, Priority, ReadFault};
 use crate::stop::Stop;
@@ -183,7 +183,9 @@ impl<'a> Capture<'a> {
         sink: &mut dyn ImageSink,
     ) -> Result<()> {
         self.observer.event(&Event::Phase(Phase::Copy));
-        let plan = ImagePlan { geometry: &walk.geometry, walk: Some(walk) };
+        let whole = sink.order() == WriteOrder::Ascending;
+        let plan =
+            ImagePlan { geometry: &walk.geometry, walk: whole.then_some(walk) };
         sink.begin(&plan)?;
         let size = walk.geometry.block_size;
         self.start_over();
@@ -258,6 +260,7 @@ impl<'a> Capture<'a> {
         }
         let mut changed = Vec::new();
         let wanted = byte_ranges(ranges(&telling, size), size);
+        self.source.recheck(&wanted)?;
         self.sweep(&wanted, Some(size), &mut |_, part| {
             for now in records_of(part) {
                 changed.extend(differing(&now, records));

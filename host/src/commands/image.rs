@@ -1,23 +1,15 @@
 //! `image`: makes an image of a filesystem.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::commands::capture::{Capture, Captured, Losses};
-use crate::commands::{ImageRequest, Outcome, Output, Report};
+use crate::commands::destination::Destination;
+use crate::commands::{ImageRequest, Outcome, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{Scope, Walk, WalkOptions, Walker};
 use crate::image::format::Format;
-use crate::image::normal::HostFacts;
-use crate::image::raw::RawOptions;
-use crate::image::{self, ImageOptions, ImageSink, Target, WriteOrder};
-use crate::local::output::refuse_bad_target;
-use crate::local::{
-    LocalOutput, LocalSource, OutputOptions, StdoutStream, output,
-};
-use crate::observer::{Event, Observer, Phase};
-use crate::source::{BlockSource, FileIdentity};
+use crate::image::{ImageSink, WriteOrder};
+use crate::local::LocalSource;
+use crate::observer::{Event, Observer};
+use crate::source::BlockSource;
 use crate::stop::Stop;
 use crate::units::ByteCount;
 
@@ -35,13 +27,7 @@ pub fn image(
     let source = LocalSource::open(&request.device, request.source_offset)?;
     refuse_mounted(&source, request, observer)?;
     let job = Job { request, format, source: &source, observer, stop };
-    if request.dry_run {
-        return job.dry_run();
-    }
-    match &request.output {
-        Output::Stdout => job.to_stdout(),
-        Output::File(path) => job.to_file(path),
-    }
+    if request.dry_run { job.dry_run() } else { job.run() }
 }
 
 struct Job<'a> {
@@ -75,84 +61,37 @@ impl Job<'_> {
             .line("Nothing was written."))
     }
 
-    fn to_stdout(&self) -> Result<Report> {
-        let mut stream = StdoutStream::new();
-        let nowhere = FileIdentity { device: 0, inode: 0, raw_device: 0 };
-        let options = self.options("standard output".to_owned(), nowhere);
-        let target = Target::Stream(&mut stream);
-        let sink = image::create(self.format, &options, target)?;
-        let (walk, captured) = self.fill(sink)?;
-        Ok(self.report(&walk, &captured, "standard output"))
-    }
-
-    fn to_file(&self, path: &Path) -> Result<Report> {
-        let sources: Vec<FileIdentity> =
-            self.source.facts().file.into_iter().collect();
-        let options = OutputOptions {
-            overwrite: self.request.overwrite,
-            sync: !self.request.no_sync,
-            sources: &sources,
-        };
-        let manifest = output::beside(path, ".manifest.json");
-        if !self.request.no_manifest {
-            refuse_bad_target(&manifest, options)?;
-        }
-        let mut file = LocalOutput::create(path, options)?;
-        let name = path.display().to_string();
-        let options = self.options(name.clone(), file.identity()?);
-        let target = Target::File(&mut file);
-        let sink = image::create(self.format, &options, target)?;
-        let (walk, captured) = self.fill(sink)?;
-        self.observer.event(&Event::Phase(Phase::Sync));
-        file.publish()?;
-        Ok(self.report(&walk, &captured, &name))
-    }
-
-    fn options(&self, name: String, output: FileIdentity) -> ImageOptions {
+    fn run(&self) -> Result<Report> {
         let request = self.request;
-        let facts = self.source.facts();
-        ImageOptions {
-            name,
-            raw: RawOptions {
-                dest_offset: request.dest_offset,
-                keep_length: false,
-            },
+        let destination = Destination {
+            output: &request.output,
+            format: self.format,
+            dest_offset: request.dest_offset,
             layout: request.layout,
             compression: request.compression,
-            host: HostFacts {
-                hostname: rustix::system::uname()
-                    .nodename()
-                    .to_bytes()
-                    .to_vec(),
-                device: request.device.as_os_str().as_bytes().to_vec(),
-                device_number: facts.file.map_or(0, |file| file.raw_device),
-                image_device: output.device,
-                image_inode: output.inode,
-                time: SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| since.as_secs()),
-            },
-        }
+            device: &request.device,
+            source: self.source.facts(),
+            overwrite: request.overwrite,
+            no_sync: request.no_sync,
+            no_manifest: request.no_manifest,
+        };
+        let (walk, captured) =
+            destination.write(self.observer, |sink| self.fill(sink))?;
+        Ok(report_capture(&walk, &captured, &destination.name(), self.format))
     }
 
-    fn fill(
-        &self,
-        mut sink: Box<dyn ImageSink + '_>,
-    ) -> Result<(Walk, Captured)> {
+    fn fill(&self, sink: &mut dyn ImageSink) -> Result<(Walk, Captured)> {
         let mut capture = Capture::new(self.source, self.observer, self.stop);
         let walk = match sink.order() {
-            WriteOrder::Any => {
-                capture.walk(self.walker(), Some(sink.as_mut()))?
-            }
+            WriteOrder::Any => capture.walk(self.walker(), Some(sink))?,
             WriteOrder::Ascending => {
                 let walk = capture.walk(self.walker(), None)?;
-                capture.copy(&walk, sink.as_mut())?;
+                capture.copy(&walk, sink)?;
                 walk
             }
         };
         self.tell_findings(&walk);
         sink.finish()?;
-        drop(sink);
         let captured = capture.finish(&walk)?;
         Ok((walk, captured))
     }
@@ -162,39 +101,43 @@ impl Job<'_> {
             self.observer.event(&Event::Finding(finding));
         }
     }
+}
 
-    fn report(&self, walk: &Walk, captured: &Captured, name: &str) -> Report {
-        let outcome = if !captured.losses.is_empty() {
-            Outcome::Holes
-        } else if captured.changed.is_empty() {
-            Outcome::Done
-        } else {
-            Outcome::SourceChanged
-        };
-        let mut report = describe_walk(Report::new(outcome), walk)
-            .fact("output", name)
-            .fact("format", self.format.name())
-            .fact("stored_blocks", captured.stored.count().0)
-            .fact(
-                "content",
-                blake3::Hash::from(captured.content).to_hex().as_str(),
-            );
-        report = describe_losses(report, &captured.losses);
-        if !captured.changed.is_empty() {
-            let blocks: Vec<u64> =
-                captured.changed.iter().map(|block| block.0).collect();
-            report = report
-                .line(format!(
-                    "The source changed while it was read ({} of its \
-                     superblock, descriptor and journal blocks): the image \
-                     may not fit together. Unmount it, or mount it \
-                     read-only, and image it again.",
-                    blocks.len()
-                ))
-                .fact("changed_blocks", blocks);
-        }
-        report.line(format!("Wrote {name}."))
+/// What was captured and stored as `name`.
+pub(super) fn report_capture(
+    walk: &Walk,
+    captured: &Captured,
+    name: &str,
+    format: Format,
+) -> Report {
+    let outcome = if !captured.losses.is_empty() {
+        Outcome::Holes
+    } else if captured.changed.is_empty() {
+        Outcome::Done
+    } else {
+        Outcome::SourceChanged
+    };
+    let content = blake3::Hash::from(captured.content).to_hex();
+    let mut report = describe_walk(Report::new(outcome), walk)
+        .fact("output", name)
+        .fact("format", format.name())
+        .fact("stored_blocks", captured.stored.count().0)
+        .fact("content", content.as_str());
+    report = describe_losses(report, &captured.losses);
+    if !captured.changed.is_empty() {
+        let blocks: Vec<u64> =
+            captured.changed.iter().map(|block| block.0).collect();
+        report = report
+            .line(format!(
+                "The source changed while it was read ({} of its superblock, \
+                 descriptor and journal blocks): the image may not fit \
+                 together. Unmount it, or mount it read-only, and image it \
+                 again.",
+                blocks.len()
+            ))
+            .fact("changed_blocks", blocks);
     }
+    report.line(format!("Wrote {name}."))
 }
 
 /// What is mounted read/write changes under the walk.

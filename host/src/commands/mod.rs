@@ -6,11 +6,14 @@
 //! arguments or prints.
 
 pub mod capture;
+pub mod convert;
+mod destination;
 pub mod image;
 pub mod ls;
 pub mod report;
 pub mod request;
 
+pub use convert::convert;
 pub use image::image;
 pub use report::{Outcome, Report};
 pub use request::{ConvertRequest, ImageRequest, Output, VerifyRequest};
