@@ -9,6 +9,7 @@
 pub mod binaries;
 pub mod compare;
 pub mod fixtures;
+pub mod initrds;
 pub mod kernels;
 pub mod oracle;
 pub mod qemu;

@@ -253,6 +253,12 @@ impl Machine {
         self.log(&format!("ttyS{index}.log"))
     }
 
+    /// Where all is kept that serial port `index` says.
+    #[must_use]
+    pub fn log_path(&self, index: usize) -> PathBuf {
+        self.path(&format!("ttyS{index}.log"))
+    }
+
     /// Waits until serial port `index` has said `text`.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 use std::process::ExitCode;
 
 mod agent;
+mod boot;
 mod build_initrd;
 mod ci;
 mod fixtures;
@@ -27,6 +28,7 @@ cargo xtask COMMAND
   ci               formatting, lints, tidy and every test
   tidy             the walls and sizes of the house
   build-initrd     the file that boots on a machine to be rescued (--help)
+  boot [FILE...]   boots such a file in an emulated machine (--help)
   fixtures [DIR]   makes every test filesystem, lists them, copies them to DIR
 ";
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["build-initrd", rest @ ..] => return exit(build_initrd::run(rest)),
+        ["boot", rest @ ..] => return exit(boot::run(rest)),
         ["test", rest @ ..] => test::run_tests(rest),
         ["agent"] => agent::run_command(),
         ["ci"] => ci::run_all(),

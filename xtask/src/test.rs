@@ -19,7 +19,7 @@ pub(crate) fn run_tests(rest: &[&str]) -> Result<()> {
 
 /// Installs the missing packages of [`tools::TOOLS`] when we are root, else
 /// says which line to run.
-fn install_missing() -> Result<()> {
+pub(crate) fn install_missing() -> Result<()> {
     let missing = missing_packages();
     if missing.is_empty() {
         return Ok(());
