@@ -17,6 +17,7 @@ mod speaker;
 mod values;
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use clap::Parser as _;
 use clap::error::ErrorKind as ClapErrorKind;
@@ -108,19 +109,22 @@ fn not_parsed(typed: &[OsString], error: &clap::Error) -> ExitCode {
 /// A flag that SIGINT and SIGTERM set. The second one ends the program at
 /// once: the first was not answered, perhaps because a disk does not.
 fn stop_on_signals() -> Result<Stop> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
     use signal_hook::flag;
 
+    let uncaught = |error| {
+        Error::new(ErrorKind::Internal, "cannot catch signals").because(error)
+    };
     let stop = Stop::new();
     let status = i32::from(ExitCode::Interrupted.number());
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds the flag unset.
         flag::register_conditional_shutdown(signal, status, stop.flag())
             .and_then(|_| flag::register(signal, stop.flag()))
-            .map_err(|error| {
-                Error::new(ErrorKind::Internal, "cannot catch signals")
-                    .because(error)
-            })?;
+            .map_err(uncaught)?;
     }
+    // Caught, so that a file that may not grow is an error that we can tell
+    // of, and not our end.
+    flag::register(SIGXFSZ, Arc::default()).map_err(uncaught)?;
     Ok(stop)
 }

@@ -69,11 +69,19 @@ impl Destination<'_> {
         }
         let mut file = LocalOutput::create(path, options)?;
         let identity = file.identity()?;
-        let result =
-            self.fill(Target::File(&mut file), Some(identity), fill)?;
-        observer.event(&Event::Phase(Phase::Sync));
-        file.publish()?;
-        Ok(result)
+        let whole = self
+            .fill(Target::File(&mut file), Some(identity), fill)
+            .and_then(|result| {
+                observer.event(&Event::Phase(Phase::Sync));
+                file.publish().map(|()| result)
+            });
+        whole.map_err(|error| match error.what_is_intact() {
+            Some(_) => error,
+            None => error.intact(format!(
+                "the source; an earlier {} is as it was",
+                path.display()
+            )),
+        })
     }
 
     fn fill<T>(

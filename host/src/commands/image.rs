@@ -97,6 +97,29 @@ impl Job<'_> {
     }
 
     fn tell_findings(&self, walk: &Walk) {
+        let size = walk.geometry.block_size;
+        let length = size.bytes_of(walk.geometry.blocks);
+        let have = self.source.facts().length;
+        if length.is_none_or(|length| length > have) {
+            self.observer.event(&Event::Warning {
+                code: "device_too_short",
+                message: format!(
+                    "the filesystem claims {} blocks of {size} bytes, more \
+                     than the {have} bytes of {}: it may be truncated",
+                    walk.geometry.blocks,
+                    self.source.facts().name
+                ),
+            });
+        }
+        if let Some(uuid) = walk.external_journal() {
+            self.observer.event(&Event::Warning {
+                code: "external_journal",
+                message: format!(
+                    "the journal lies on another device (UUID {uuid}): it is \
+                     not part of the image"
+                ),
+            });
+        }
         for finding in &walk.findings {
             self.observer.event(&Event::Finding(finding));
         }

@@ -136,6 +136,8 @@ const _: () = assert!(size_of::<RawSuperblock>() == SUPERBLOCK_BYTES);
 
 /// `s_feature_compat` bits that matter here.
 pub mod compat {
+    /// There is a journal, here or on another device.
+    pub const HAS_JOURNAL: u32 = 0x4;
     /// Only two groups hold copies of the superblock, `s_backup_bgs`.
     pub const SPARSE_SUPER2: u32 = 0x200;
 }

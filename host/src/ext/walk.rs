@@ -1,6 +1,9 @@
 //! What a walk is asked, how it is fed and what it answers.
 
+use zerocopy::FromBytes;
+
 use crate::block_set::BlockSet;
+use crate::ext::superblock::{RawSuperblock, compat, uuid_text};
 use crate::ext::{BlockKind, Finding};
 use crate::units::{BlockCount, BlockNumber, BlockSize, ByteCount, ByteRange};
 
@@ -167,6 +170,17 @@ pub struct Walk {
 pub const FINDINGS_MAX: usize = 10_000;
 
 impl Walk {
+    /// The UUID of the device that the journal lies on, when it is not this
+    /// one.
+    #[must_use]
+    pub fn external_journal(&self) -> Option<String> {
+        let raw =
+            RawSuperblock::ref_from_bytes(self.superblock.as_slice()).ok()?;
+        let elsewhere = raw.s_feature_compat.get() & compat::HAS_JOURNAL != 0
+            && raw.s_journal_inum.get() == 0;
+        elsewhere.then(|| uuid_text(&raw.s_journal_uuid))
+    }
+
     /// The blocks of one kind.
     #[must_use]
     pub fn kind(&self, kind: BlockKind) -> Option<&BlockSet> {
