@@ -12,8 +12,19 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+pub mod agent;
+mod cache;
 pub mod clock;
 pub mod compress;
 pub mod device;
+mod dispatch;
+pub mod inventory;
+mod log;
 pub mod memory;
 pub mod port;
+mod queue;
+mod read;
+mod scan;
+mod schedule;
+mod send;
+mod session;

@@ -64,7 +64,7 @@ pub const ENCODED_BYTES_MAX: usize = BODY_BYTES_MAX;
 pub const LOG_BYTES_MAX: u16 = 4096;
 
 /// The most bytes that an echo carries.
-pub const ECHO_BYTES_MAX: u16 = 4096;
+pub const ECHO_BYTES_MAX: u16 = 1024;
 
 /// The longest text in a device record or a Hello, in bytes of UTF-8.
 pub const TEXT_BYTES_MAX: usize = 64;

@@ -210,8 +210,8 @@ impl Sameness {
 pub struct Find {
     /// Where the first cell starts, in sectors.
     pub first: u64,
-    /// How many cells. Those that do not lie within the device whole are an
-    /// error.
+    /// How many cells. Of cells up to 64 KiB all is read, of larger ones the
+    /// logical sectors that pattern and returned bytes lie in.
     pub cells: u32,
     /// Sectors from one cell to the next.
     pub stride_sectors: u32,

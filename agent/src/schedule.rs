@@ -1,0 +1,492 @@
+//! Which job starts when, and what becomes of its result.
+//!
+//! Ports take turns. A session has a few chunks ahead of what its line sends;
+//! a device has at most two jobs, so one that hangs leaves slots for the
+//! others.
+
+use e2wire_protocol::chunk::Codec;
+use e2wire_protocol::digest::{DeviceId, RangeDigester};
+use e2wire_protocol::message::{Failure, Task};
+use e2wire_protocol::units::ByteRange;
+
+use crate::agent::{Agent, Notice};
+use crate::cache::Key;
+use crate::clock::{Duration, Instant};
+use crate::compress::Encoder;
+use crate::device::{
+    DeviceFault, DeviceIndex, Devices, Job, Sectors, Slot, State,
+};
+use crate::memory::{
+    CHUNK_PAGES_MAX, Memory, PORTS_MAX, SLOTS_MAX, SLOTS_PER_DEVICE,
+};
+use crate::port::PortNumber;
+use crate::queue::{FetchWork, OpenIndex, Stage, Work};
+use crate::read;
+use crate::scan::{self, Batch};
+
+/// How many chunks a session has ahead of what its line sends.
+const AHEAD_MAX: usize = 4;
+
+/// A scan whose device hangs for so long makes room for one of another.
+const SCAN_PATIENCE: Duration = Duration::from_millis(2000);
+
+/// Who waits for a job.
+pub(crate) type Owner = (PortNumber, OpenIndex);
+
+/// A job that a device works on.
+pub(crate) struct Running {
+    pub(crate) device: DeviceIndex,
+    /// Who waits for it; nobody any more if it was dropped meanwhile.
+    pub(crate) owner: Option<Owner>,
+    pub(crate) since: Instant,
+    purpose: Purpose,
+}
+
+/// The running scan.
+#[derive(Clone, Copy)]
+pub(crate) struct Scanning {
+    pub(crate) owner: Owner,
+    device: DeviceIndex,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Purpose {
+    /// A chunk of a read, known by its key.
+    Read(Key),
+    /// A piece of the running scan.
+    Scan,
+    Flush,
+}
+
+impl Agent<'_> {
+    /// Takes up all jobs that have ended.
+    pub(crate) fn collect(
+        &mut self,
+        devices: &mut impl Devices,
+        encoder: &mut impl Encoder,
+    ) {
+        for place in 0..SLOTS_MAX {
+            let Some(slot) = u8::try_from(place).ok().map(Slot) else {
+                return;
+            };
+            let Some(Some(running)) = self.running.get(place) else {
+                continue;
+            };
+            let (owner, purpose) = (running.owner, running.purpose);
+            let state = devices.poll(slot);
+            if matches!(state, State::Pending { .. }) {
+                continue;
+            }
+            if let Some((_, index)) = owner {
+                let next = match state {
+                    State::Read(sectors) => match purpose {
+                        Purpose::Read(key) => {
+                            self.encode_read(index, key, &sectors, encoder)
+                        }
+                        Purpose::Scan => self.feed_scan(index, &sectors),
+                        Purpose::Flush => Stage::Failed(Failure::Device(0)),
+                    },
+                    State::Flushed => Stage::Flushed,
+                    State::Failed(fault) => Stage::Failed(failure(fault)),
+                    // Handled above.
+                    State::Pending { .. } => Stage::Running(slot),
+                };
+                self.enter(index, next);
+            }
+            devices.release(slot);
+            if let Some(running) = self.running.get_mut(place) {
+                *running = None;
+            }
+        }
+    }
+
+    /// The request goes on to `stage`; if it is done with the scan, another
+    /// one may have it.
+    fn enter(&mut self, index: OpenIndex, stage: Stage) {
+        if let Some(place) = self.memory.queue.stage_mut(index) {
+            *place = stage;
+        }
+        let scans = self.scanning.is_some_and(|it| it.owner.1 == index);
+        if scans && stage != Stage::Scanning {
+            self.scanning = None;
+        }
+    }
+
+    fn encode_read(
+        &mut self,
+        index: OpenIndex,
+        key: Key,
+        sectors: &Sectors<'_>,
+        encoder: &mut impl Encoder,
+    ) -> Stage {
+        let Memory { queue, work, .. } = &mut *self.memory;
+        let Some(fetch) = queue.fetch_mut(index) else {
+            return Stage::Failed(Failure::NoDevice);
+        };
+        let codec = fetch.fetch.codec;
+        match read::write_body(sectors, codec, &mut work.body) {
+            Some(length) => self.encode(index, key, length, encoder),
+            // The platform read something else than it was asked to.
+            None => Stage::Failed(Failure::Device(0)),
+        }
+    }
+
+    /// Encodes the body of `length` bytes that lies in the workspace, and
+    /// keeps it.
+    fn encode(
+        &mut self,
+        index: OpenIndex,
+        key: Key,
+        length: usize,
+        encoder: &mut impl Encoder,
+    ) -> Stage {
+        let failed = Stage::Failed(Failure::Device(0));
+        let Memory { queue, work, cache, .. } = &mut *self.memory;
+        let Some(FetchWork { fetch, .. }) = queue.fetch_mut(index) else {
+            return failed;
+        };
+        let Some(body) = work.body.get(..length) else { return failed };
+        let mut codec = fetch.codec;
+        let mut encoded = body;
+        if let Codec::Zstd(level) = fetch.codec {
+            let level = level.clamp(1, encoder.level_max().max(1));
+            codec = Codec::Zstd(level);
+            // What is not shorter than the body goes as it is.
+            let room = work.encoded.get_mut(..length).unwrap_or(&mut []);
+            let shorter = encoder.encode(level, body, room);
+            match shorter.and_then(|length| work.encoded.get(..length)) {
+                Some(shorter) if !shorter.is_empty() => encoded = shorter,
+                _ => codec = Codec::Stored,
+            }
+        }
+        let Some(tag) = fetch.tag(codec, [encoded]) else { return failed };
+        match cache.insert(key, tag, codec, encoded) {
+            Some(chunk) => Stage::Ready(chunk),
+            // Room was kept for it when it was started; a chunk that does
+            // not find it now is made again.
+            None => Stage::New,
+        }
+    }
+
+    /// Starts as many jobs as there are slots and room for.
+    pub(crate) fn schedule(
+        &mut self,
+        now: Instant,
+        devices: &mut impl Devices,
+        encoder: &mut impl Encoder,
+    ) {
+        self.go_on_scanning(now, devices, encoder);
+        let mut idle = 0;
+        while idle < PORTS_MAX {
+            let turn = self.turn.checked_rem(PORTS_MAX).unwrap_or(0);
+            self.turn = turn.saturating_add(1);
+            let Some(port) = PortNumber::new(turn) else { return };
+            if self.start_one(port, now, devices) {
+                idle = 0;
+            } else {
+                idle = idle.saturating_add(1);
+            }
+        }
+        self.go_on_scanning(now, devices, encoder);
+    }
+
+    /// Starts, or finds in the cache, the next chunk of a session. `false`
+    /// when there is nothing to start or no room.
+    fn start_one(
+        &mut self,
+        port: PortNumber,
+        now: Instant,
+        devices: &mut impl Devices,
+    ) -> bool {
+        let mut ahead = 0_usize;
+        let mut place = 0_usize;
+        loop {
+            let Some(line) = self.line(port) else { return false };
+            if line.rests || ahead >= AHEAD_MAX {
+                return false;
+            }
+            let Some(index) = line.session.order.get(place).copied() else {
+                return false;
+            };
+            place = place.saturating_add(1);
+            match self.memory.queue.stage_mut(index).copied() {
+                None | Some(Stage::Flushed | Stage::Failed(_)) => {}
+                Some(Stage::Running(_) | Stage::Scanning | Stage::Ready(_)) => {
+                    ahead = ahead.saturating_add(1);
+                }
+                Some(Stage::New) => {
+                    let stage = self.check(index, devices);
+                    self.enter(index, stage);
+                    if let Stage::Waiting(device) = stage
+                        && self.start(
+                            (port, index),
+                            device,
+                            ahead,
+                            now,
+                            devices,
+                        )
+                    {
+                        return true;
+                    }
+                }
+                Some(Stage::Waiting(device)) => {
+                    if self.start((port, index), device, ahead, now, devices) {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Checks a request that just arrived against the device it names.
+    fn check(&mut self, index: OpenIndex, devices: &impl Devices) -> Stage {
+        let Memory { queue, inventory, .. } = &mut *self.memory;
+        let found = |id: DeviceId| {
+            let device = inventory.find(id)?;
+            Some((device, devices.facts(device)?))
+        };
+        let (id, task) = match queue.get(index).map(|open| &open.work) {
+            Some(Work::Fetch(work)) => {
+                (work.fetch.device, Some(&work.fetch.task))
+            }
+            Some(Work::Flush { device, .. }) => (*device, None),
+            _ => return Stage::Failed(Failure::NoDevice),
+        };
+        let Some((device, facts)) = found(id) else {
+            return Stage::Failed(Failure::NoDevice);
+        };
+        match task.map_or(Ok(()), |task| scan::check(task, &facts)) {
+            Ok(()) => Stage::Waiting(device),
+            Err(why) => Stage::Failed(why),
+        }
+    }
+
+    /// Gets one request going, if there is a slot and room. `ahead` chunks of
+    /// its session are there already.
+    fn start(
+        &mut self,
+        owner: Owner,
+        device: DeviceIndex,
+        ahead: usize,
+        now: Instant,
+        devices: &mut impl Devices,
+    ) -> bool {
+        let (_, index) = owner;
+        let Memory { queue, cache, .. } = &mut *self.memory;
+        let Some(open) = queue.get(index) else { return false };
+        let (key, reads) = match &open.work {
+            Work::Fetch(work) => {
+                (work.key, matches!(work.fetch.task, Task::Read(_)))
+            }
+            Work::Flush { .. } => {
+                return self.start_flush(owner, device, now, devices);
+            }
+            _ => return false,
+        };
+        if let Some(chunk) = cache.pin(key) {
+            self.enter(index, Stage::Ready(chunk));
+            return true;
+        }
+        // The same chunk is being made already, for this session or another.
+        if self.is_being_made(key) || !self.has_room(ahead) {
+            return false;
+        }
+        if !reads {
+            let logical = devices.facts(device).map(|it| it.logical_sector);
+            return self.start_scan(owner, device, logical.unwrap_or(0), now);
+        }
+        let mut batch = Batch::new();
+        if let Some(work) = self.memory.queue.fetch_mut(index)
+            && let Task::Read(ranges) = &work.fetch.task
+        {
+            batch.extend(ranges.iter().map(|range| range.bytes()));
+        }
+        let purpose = Purpose::Read(key);
+        match self.submit(owner, device, &batch, purpose, now, devices) {
+            Submitted::Yes(slot) => {
+                self.enter(index, Stage::Running(slot));
+                true
+            }
+            Submitted::Never(why) => {
+                self.enter(index, Stage::Failed(why));
+                true
+            }
+            Submitted::Later => false,
+        }
+    }
+
+    fn start_flush(
+        &mut self,
+        owner: Owner,
+        device: DeviceIndex,
+        now: Instant,
+        devices: &mut impl Devices,
+    ) -> bool {
+        match self.submit(owner, device, &[], Purpose::Flush, now, devices) {
+            Submitted::Yes(slot) => self.enter(owner.1, Stage::Running(slot)),
+            Submitted::Never(why) => self.enter(owner.1, Stage::Failed(why)),
+            Submitted::Later => return false,
+        }
+        true
+    }
+
+    /// Whether some job makes the chunk of this key for somebody.
+    fn is_being_made(&self, key: Key) -> bool {
+        self.running.iter().flatten().any(|running| {
+            running.owner.is_some() && running.purpose == Purpose::Read(key)
+        })
+    }
+
+    /// Whether the cache has room for one more chunk besides all that are
+    /// being made; for a session that has some already, one more is left for
+    /// the others.
+    fn has_room(&self, ahead: usize) -> bool {
+        let reading = self.running.iter().flatten().filter(|running| {
+            running.owner.is_some()
+                && matches!(running.purpose, Purpose::Read(_))
+        });
+        let being_made = reading
+            .count()
+            .saturating_add(usize::from(self.scanning.is_some()));
+        let spare = if ahead == 0 { 1 } else { 2 };
+        let chunks = being_made.saturating_add(spare);
+        self.memory.cache.available_pages()
+            >= chunks.saturating_mul(CHUNK_PAGES_MAX)
+    }
+
+    fn submit(
+        &mut self,
+        owner: Owner,
+        device: DeviceIndex,
+        ranges: &[ByteRange],
+        purpose: Purpose,
+        now: Instant,
+        devices: &mut impl Devices,
+    ) -> Submitted {
+        let of_device = self.running.iter().flatten();
+        let count = of_device.filter(|this| this.device == device).count();
+        let free = self.running.iter().position(Option::is_none);
+        let Some(place) = free.filter(|_| count < SLOTS_PER_DEVICE) else {
+            return Submitted::Later;
+        };
+        let Some(slot) = u8::try_from(place).ok().map(Slot) else {
+            return Submitted::Later;
+        };
+        let job = match purpose {
+            Purpose::Flush => Job::Flush,
+            Purpose::Read(_) | Purpose::Scan => Job::Read(ranges),
+        };
+        match devices.submit(slot, device, job) {
+            Ok(()) => {
+                let owner = Some(owner);
+                let running = Running { device, owner, since: now, purpose };
+                if let Some(place) = self.running.get_mut(place) {
+                    *place = Some(running);
+                }
+                Submitted::Yes(slot)
+            }
+            Err(DeviceFault::NoWorker) => Submitted::Later,
+            Err(fault) => Submitted::Never(failure(fault)),
+        }
+    }
+
+    fn start_scan(
+        &mut self,
+        owner: Owner,
+        device: DeviceIndex,
+        logical: u32,
+        now: Instant,
+    ) -> bool {
+        if self.hangs(device, now) {
+            return false;
+        }
+        if let Some(scanning) = self.scanning {
+            // It gives way if its device hangs, and starts over later.
+            if !self.hangs(scanning.device, now) {
+                return false;
+            }
+            let (_, index) = scanning.owner;
+            self.let_go(index);
+            self.enter(index, Stage::New);
+            self.notice(Notice::ScanPutBack);
+        }
+        self.scanning = Some(Scanning { owner, device });
+        self.memory.scan.reset(logical);
+        self.digester = RangeDigester::new();
+        self.enter(owner.1, Stage::Scanning);
+        true
+    }
+
+    /// Whether a device has been busy with one job for long.
+    fn hangs(&self, device: DeviceIndex, now: Instant) -> bool {
+        self.running.iter().flatten().any(|running| {
+            running.device == device
+                && now.since(running.since) >= SCAN_PATIENCE
+        })
+    }
+
+    /// Submits the next piece of the running scan, or ends it.
+    fn go_on_scanning(
+        &mut self,
+        now: Instant,
+        devices: &mut impl Devices,
+        encoder: &mut impl Encoder,
+    ) {
+        let Some(Scanning { owner, device }) = self.scanning else { return };
+        let (_, index) = owner;
+        let waits = self
+            .running
+            .iter()
+            .flatten()
+            .any(|running| running.owner == Some(owner));
+        if waits {
+            return;
+        }
+        let Memory { queue, scan, work, .. } = &mut *self.memory;
+        let Some(FetchWork { fetch, key, .. }) = queue.fetch_mut(index) else {
+            self.scanning = None;
+            return;
+        };
+        let key = *key;
+        if let Some(batch) = scan.next(&fetch.task) {
+            let purpose = Purpose::Scan;
+            let submitted =
+                self.submit(owner, device, &batch, purpose, now, devices);
+            if let Submitted::Never(why) = submitted {
+                self.enter(index, Stage::Failed(why));
+            }
+            return;
+        }
+        let stage = match scan.write_body(&fetch.task, &mut work.body) {
+            Some(length) => self.encode(index, key, length, encoder),
+            None => Stage::Failed(Failure::Unreasonable),
+        };
+        self.enter(index, stage);
+    }
+
+    fn feed_scan(&mut self, index: OpenIndex, sectors: &Sectors<'_>) -> Stage {
+        let Memory { queue, scan, .. } = &mut *self.memory;
+        let Some(work) = queue.fetch_mut(index) else {
+            return Stage::Failed(Failure::NoDevice);
+        };
+        scan.feed(&work.fetch.task, sectors, &mut self.digester);
+        Stage::Scanning
+    }
+}
+
+enum Submitted {
+    Yes(Slot),
+    /// No slot or worker is free.
+    Later,
+    Never(Failure),
+}
+
+const fn failure(fault: DeviceFault) -> Failure {
+    match fault {
+        DeviceFault::Gone => Failure::NoDevice,
+        DeviceFault::Open(errno) => Failure::Open(errno),
+        DeviceFault::Failed(errno) => Failure::Device(errno),
+        // Asked again later, so never seen here.
+        DeviceFault::NoWorker => Failure::Device(0),
+    }
+}

@@ -1,0 +1,7 @@
+//! The agent's state machine, driven through bytes alone.
+
+mod fetch;
+mod hostile;
+mod rig;
+mod scans;
+mod sessions;
