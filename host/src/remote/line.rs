@@ -72,6 +72,9 @@ pub trait Line: Send {
     /// [`ErrorKind::Interrupted`] when asked to stop.
     fn open(&mut self, patience: Duration, stop: &Stop) -> Result<()>;
 
+    /// Lets so much time pass.
+    fn pause(&mut self, time: Duration);
+
     /// What ends a [`Self::receive`] early, from another thread; none on a
     /// line that is only used by one.
     fn waker(&self) -> Option<Waker>;
@@ -217,6 +220,10 @@ impl Line for PortLine {
             Connection::start(wire, self.opened, self.events.clone())?;
         self.connection = Some(connection);
         Ok(())
+    }
+
+    fn pause(&mut self, time: Duration) {
+        thread::sleep(time);
     }
 
     fn waker(&self) -> Option<Waker> {

@@ -4,7 +4,9 @@
 //! Nothing below the session knows a message, and nothing here knows a
 //! filesystem.
 
+pub mod client;
 pub mod line;
 pub mod moment;
 pub mod port;
+pub mod session;
 pub mod target;

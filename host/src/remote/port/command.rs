@@ -50,7 +50,7 @@ impl Port for InTerminal {
     }
 
     fn nature(&self) -> Nature {
-        Nature { baud: None, console: true }
+        Nature { baud: None, console: true, listens: false }
     }
 
     fn open(&mut self, patience: &Patience<'_>) -> Result<Wire> {
@@ -85,7 +85,7 @@ impl Port for OnPipes {
     }
 
     fn nature(&self) -> Nature {
-        Nature { baud: None, console: false }
+        Nature { baud: None, console: false, listens: false }
     }
 
     fn open(&mut self, patience: &Patience<'_>) -> Result<Wire> {

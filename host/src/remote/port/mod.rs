@@ -57,6 +57,8 @@ pub struct Nature {
     /// May end at a serial line or console further on: foreign text,
     /// escapes, little buffering.
     pub console: bool,
+    /// Opened again, it may lead to another agent.
+    pub listens: bool,
 }
 
 /// An open port.

@@ -121,7 +121,7 @@ impl Port for SerialPort {
     }
 
     fn nature(&self) -> Nature {
-        Nature { baud: Some(self.baud), console: true }
+        Nature { baud: Some(self.baud), console: true, listens: false }
     }
 
     fn open(&mut self, patience: &Patience<'_>) -> Result<Wire> {

@@ -52,7 +52,7 @@ impl Port for Caller {
 
     fn nature(&self) -> Nature {
         // A console server may be what answers.
-        Nature { baud: None, console: true }
+        Nature { baud: None, console: true, listens: false }
     }
 
     fn open(&mut self, patience: &Patience<'_>) -> Result<Wire> {
@@ -150,7 +150,7 @@ impl Port for Listener {
     }
 
     fn nature(&self) -> Nature {
-        Nature { baud: None, console: false }
+        Nature { baud: None, console: false, listens: true }
     }
 
     fn open(&mut self, patience: &Patience<'_>) -> Result<Wire> {

@@ -26,7 +26,7 @@ impl Port for SocketPort {
     }
 
     fn nature(&self) -> Nature {
-        Nature { baud: None, console: true }
+        Nature { baud: None, console: true, listens: false }
     }
 
     fn open(&mut self, patience: &Patience<'_>) -> Result<Wire> {

@@ -1,0 +1,252 @@
+//! A chunk while it is fetched: which of its fragments were asked for, which
+//! are here, and what they add up to.
+
+use e2wire_protocol::chunk::{Codec, Grant};
+use e2wire_protocol::digest::Tag;
+use e2wire_protocol::limits::{
+    BODY_BYTES_MAX, ENCODED_BYTES_MAX, RESULT_BYTES_MAX,
+};
+use e2wire_protocol::message::{Fetch, Fragment, Task};
+use e2wire_protocol::units::{u64_from, usize_from};
+
+/// How a fragment of a chunk stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Standing {
+    /// To be asked for.
+    Missing,
+    /// Asked for by the request of this number.
+    Asked(u32),
+    /// Here.
+    Here,
+}
+
+/// What a fragment that arrived did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Taken {
+    /// It was here already.
+    Duplicate,
+    /// It belongs to the chunk.
+    New,
+    /// It is of another encoding than those before: they were thrown away.
+    Restarted,
+    /// It cannot be a part of this chunk.
+    Foreign,
+}
+
+/// What is known of the encoded bytes.
+#[derive(Debug)]
+struct Encoded {
+    tag: Tag,
+    codec: Codec,
+    bytes: Vec<u8>,
+}
+
+/// A chunk while it is fetched.
+#[derive(Debug)]
+pub(super) struct OpenChunk {
+    /// What is asked for; the grant is another one each time.
+    pub(super) fetch: Fetch,
+    payload: u16,
+    encoded: Option<Encoded>,
+    fragments: Vec<Standing>,
+    here: usize,
+    /// How often all that was here had to be thrown away.
+    pub(super) restarts: u32,
+}
+
+impl OpenChunk {
+    /// Nothing is asked for yet.
+    pub(super) const fn new(fetch: Fetch) -> Self {
+        Self {
+            payload: fetch.grant.payload(),
+            fetch,
+            encoded: None,
+            fragments: Vec::new(),
+            here: 0,
+            restarts: 0,
+        }
+    }
+
+    /// Whether its length is known, and so its fragments are.
+    pub(super) const fn is_known(&self) -> bool {
+        self.encoded.is_some()
+    }
+
+    /// Whether a fragment is under way.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.fragments.iter().any(|s| matches!(s, Standing::Asked(_)))
+    }
+
+    /// Whether a fragment that request `number` asked for is under way.
+    pub(super) fn waits_for(&self, number: u32) -> bool {
+        self.fragments.contains(&Standing::Asked(number))
+    }
+
+    /// Whether its encoded bytes have this name.
+    pub(super) fn has_tag(&self, tag: Tag) -> bool {
+        self.encoded.as_ref().is_some_and(|encoded| encoded.tag == tag)
+    }
+
+    /// Whether every fragment is here.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.encoded.is_some() && self.here == self.fragments.len()
+    }
+
+    /// The next fragments to ask for, within `room` bytes. As long as the
+    /// length is not known, `guess` bytes are asked for.
+    pub(super) fn next_grant(&self, room: u64, guess: u64) -> Option<Grant> {
+        let payload = u64::from(self.payload);
+        let fitting = room.checked_div(payload)?;
+        let (first, wanted) = match &self.encoded {
+            None if self.is_waiting() => return None,
+            None => (0, guess.div_ceil(payload).max(1)),
+            Some(_) => {
+                let mut places = self.fragments.iter();
+                let first = places.position(|s| *s == Standing::Missing)?;
+                let more =
+                    places.take_while(|s| **s == Standing::Missing).count();
+                (first, u64_from(more).saturating_add(1))
+            }
+        };
+        let count = u16::try_from(wanted.min(fitting)).unwrap_or(u16::MAX);
+        Grant::new(self.payload, u16::try_from(first).ok()?, count)
+    }
+
+    /// `grant` was asked for by request `number`.
+    pub(super) fn asked(&mut self, grant: Grant, number: u32) {
+        let first = usize::from(grant.first());
+        let end = first.saturating_add(usize::from(grant.count()));
+        if self.encoded.is_none() && self.fragments.len() < end {
+            self.fragments.resize(end, Standing::Missing);
+        }
+        for standing in self.fragments.iter_mut().take(end).skip(first) {
+            if *standing == Standing::Missing {
+                *standing = Standing::Asked(number);
+            }
+        }
+    }
+
+    /// Takes in a fragment.
+    pub(super) fn take(&mut self, fragment: &Fragment, tail: &[u8]) -> Taken {
+        let length = usize_from(fragment.encoded);
+        let at = usize_from(fragment.at);
+        let payload = usize::from(self.payload);
+        let first = match &self.fetch.task {
+            Task::Read(ranges) => ranges.iter().next().map(|r| r.first()),
+            Task::Digest(digest) => Some(digest.range.first()),
+            Task::Same(same) => same.pairs.first().map(|p| p.one.first()),
+            Task::Find(find) => Some(find.first),
+        };
+        let whole = tail.len() == payload || at + tail.len() == length;
+        if fragment.device != self.fetch.device
+            || first != Some(fragment.first)
+            || length == 0
+            || length > ENCODED_BYTES_MAX
+            || !at.is_multiple_of(payload)
+            || !whole
+        {
+            return Taken::Foreign;
+        }
+        let mut taken = Taken::New;
+        let same = self.encoded.as_ref().is_some_and(|encoded| {
+            encoded.tag == fragment.tag
+                && encoded.codec == fragment.codec
+                && encoded.bytes.len() == length
+        });
+        if !same {
+            if self.encoded.is_some() {
+                taken = Taken::Restarted;
+                self.start_over();
+            }
+            self.encoded = Some(Encoded {
+                tag: fragment.tag,
+                codec: fragment.codec,
+                bytes: vec![0; length],
+            });
+            self.fragments.resize(length.div_ceil(payload), Standing::Missing);
+        }
+        let Some(encoded) = &mut self.encoded else { return Taken::Foreign };
+        let Some(standing) = self.fragments.get_mut(at / payload) else {
+            return Taken::Foreign;
+        };
+        if *standing == Standing::Here {
+            return Taken::Duplicate;
+        }
+        let Some(place) = encoded.bytes.get_mut(at..at + tail.len()) else {
+            return Taken::Foreign;
+        };
+        place.copy_from_slice(tail);
+        *standing = Standing::Here;
+        self.here += 1;
+        taken
+    }
+
+    /// A fragment of request `number` at byte `at` has come: those before it
+    /// that were asked for by the same request are lost, since nothing on a
+    /// line overtakes. Answers how many.
+    pub(super) fn lost_before(&mut self, number: u32, at: u32) -> u32 {
+        let index = usize_from(at) / usize::from(self.payload);
+        self.lose(|place, standing| {
+            place < index && standing == Standing::Asked(number)
+        })
+    }
+
+    /// What request `number` asked for will not come. Answers how many.
+    pub(super) fn lost_all_of(&mut self, number: u32) -> u32 {
+        self.lose(|_, standing| standing == Standing::Asked(number))
+    }
+
+    /// Nothing of what is under way will come.
+    pub(super) fn lost_all(&mut self) -> u32 {
+        self.lose(|_, _| true)
+    }
+
+    fn lose(&mut self, which: impl Fn(usize, Standing) -> bool) -> u32 {
+        let mut lost = 0;
+        for (index, standing) in self.fragments.iter_mut().enumerate() {
+            if matches!(*standing, Standing::Asked(_))
+                && which(index, *standing)
+            {
+                *standing = Standing::Missing;
+                lost += 1;
+            }
+        }
+        lost
+    }
+
+    /// Throws away what is here.
+    pub(super) fn start_over(&mut self) {
+        self.encoded = None;
+        self.fragments.clear();
+        self.here = 0;
+        self.restarts += 1;
+    }
+
+    /// The length of the encoded chunk, once known.
+    pub(super) fn encoded_length(&self) -> Option<usize> {
+        self.encoded.as_ref().map(|encoded| encoded.bytes.len())
+    }
+
+    /// The decoded body; `None` when what arrived is not what was asked for,
+    /// or no such body at all.
+    pub(super) fn body(&self) -> Option<Vec<u8>> {
+        let encoded = self.encoded.as_ref()?;
+        let tag = self.fetch.tag(encoded.codec, [encoded.bytes.as_slice()])?;
+        if tag != encoded.tag {
+            return None;
+        }
+        let body_max = match self.fetch.task {
+            Task::Read(_) => BODY_BYTES_MAX,
+            _ => RESULT_BYTES_MAX,
+        };
+        match encoded.codec {
+            Codec::Stored => {
+                let fits = encoded.bytes.len() <= body_max;
+                fits.then(|| encoded.bytes.clone())
+            }
+            Codec::Zstd(_) => {
+                zstd::bulk::decompress(&encoded.bytes, body_max).ok()
+            }
+        }
+    }
+}
