@@ -95,6 +95,10 @@ pub enum Verb {
         #[arg(value_name = "DEVICE")]
         devices: Vec<PathBuf>,
     },
+    /// Say what an image would cost, and what is damaged
+    ///
+    /// Walks the filesystem as `image` would and writes nothing.
+    Plan(PlanArgs),
     /// Save a filesystem's metadata in an image
     Image(ImageArgs),
     /// Check an image, and compare it with a device
@@ -214,6 +218,23 @@ pub struct OutputArgs {
     /// Faster, but a power cut shortly afterwards may cost the image.
     #[arg(long)]
     pub no_sync: bool,
+}
+
+/// `e2wire plan`
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = examples::of("plan"))]
+pub struct PlanArgs {
+    /// The device or file that the filesystem lies on; only read
+    #[arg(value_name = "DEVICE")]
+    pub device: PathBuf,
+
+    /// How the filesystem is found and selected.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+
+    /// The format that the image would have [default: raw or qcow2]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
 }
 
 /// `e2wire image`

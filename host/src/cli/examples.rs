@@ -37,6 +37,11 @@ pub(super) const EXAMPLES: &[Example] = &[
          .contents[] | select(.kind == \"ext4\") | [$p, .last_mounted] | @tsv'",
     ),
     example(
+        "plan",
+        "Is it worth it? How much, how long, what is damaged",
+        "e2wire plan /dev/sda3",
+    ),
+    example(
         "image",
         "Save the metadata of a partition for QEMU, qemu-nbd or debugfs",
         "e2wire image /dev/sda3 sda3.qcow2",

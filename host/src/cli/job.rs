@@ -6,9 +6,12 @@ use std::path::PathBuf;
 
 use clap_complete::Shell;
 
-use crate::cli::args::{Args, ConvertArgs, ImageArgs, OutputArgs, Verb};
+use crate::cli::args::{
+    Args, ConvertArgs, ImageArgs, OutputArgs, PlanArgs, SelectionArgs, Verb,
+};
 use crate::cli::speaker::{Manner, Stream};
 use crate::commands::ls::LsRequest;
+use crate::commands::plan::PlanRequest;
 use crate::commands::{ConvertRequest, ImageRequest, Output, VerifyRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{Scope, Selection};
@@ -32,6 +35,8 @@ pub struct Job {
 pub enum Task {
     /// List devices and what lies on them.
     Ls(LsRequest),
+    /// Say what an image would cost.
+    Plan(PlanRequest),
     /// Save metadata in an image.
     Image(ImageRequest),
     /// Check an image.
@@ -55,6 +60,7 @@ impl Task {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Ls(_) => "ls",
+            Self::Plan(_) => "plan",
             Self::Image(_) => "image",
             Self::Verify(_) => "verify",
             Self::Convert(_) => "convert",
@@ -88,6 +94,7 @@ pub fn from_args(args: Args) -> Result<Job> {
     let Args { globals, verb } = args;
     let task = match verb {
         Verb::Ls { devices } => Task::Ls(LsRequest { devices }),
+        Verb::Plan(args) => Task::Plan(plan(args)?),
         Verb::Image(args) => Task::Image(image(args)?),
         Verb::Verify(args) => Task::Verify(VerifyRequest {
             image: args.image,
@@ -121,27 +128,55 @@ pub fn from_args(args: Args) -> Result<Job> {
     })
 }
 
-fn image(args: ImageArgs) -> Result<ImageRequest> {
-    let output = output(args.output)?;
-    let format = output.format(args.out.format)?;
-    let (layout, compression) = qcow2(&args.out, format)?;
-    let scope = match (format, args.selection.data) {
-        (Format::Normal, true) => {
-            return Err(contradiction(
-                "a normal image cannot hold the contents of files",
-                "leave out --data, or take --format raw or qcow2",
-            ));
-        }
-        (Format::Normal, false) => Scope::Tables,
-        (_, true) => Scope::Data,
-        (_, false) => Scope::Metadata,
-    };
-    if format == Format::Normal && args.selection.superblock.is_some() {
+fn plan(args: PlanArgs) -> Result<PlanRequest> {
+    let format = args.format.unwrap_or(Format::Qcow2);
+    let scope = scope(format, &args.selection)?;
+    let selection = args.selection;
+    Ok(PlanRequest {
+        device: args.device,
+        selection: selection.select,
+        scope,
+        superblock: selection.superblock,
+        block_size: selection.block_size,
+        full_tables: full_tables(&selection, format),
+        source_offset: selection.source_offset,
+    })
+}
+
+/// How far a selection goes that a format can hold.
+fn scope(format: Format, selection: &SelectionArgs) -> Result<Scope> {
+    if format != Format::Normal {
+        return Ok(match selection.data {
+            true => Scope::Data,
+            false => Scope::Metadata,
+        });
+    }
+    if selection.data {
+        return Err(contradiction(
+            "a normal image cannot hold the contents of files",
+            "leave out --data, or take --format raw or qcow2",
+        ));
+    }
+    if selection.superblock.is_some() {
         return Err(contradiction(
             "a normal image always begins with the first superblock",
             "leave out --superblock, or take --format raw or qcow2",
         ));
     }
+    Ok(Scope::Tables)
+}
+
+/// e2image writes the tables of a normal image whole.
+fn full_tables(selection: &SelectionArgs, format: Format) -> bool {
+    selection.full_tables
+        || (selection.select == Selection::E2image && format == Format::Normal)
+}
+
+fn image(args: ImageArgs) -> Result<ImageRequest> {
+    let output = output(args.output)?;
+    let format = output.format(args.out.format)?;
+    let (layout, compression) = qcow2(&args.out, format)?;
+    let scope = scope(format, &args.selection)?;
     if format != Format::Raw {
         if args.compare {
             return Err(contradiction(
@@ -162,18 +197,16 @@ fn image(args: ImageArgs) -> Result<ImageRequest> {
             "name a file or a device instead of `-`",
         ));
     }
-    let selection = args.selection.select;
     Ok(ImageRequest {
         device: args.device,
         output,
         format: Some(format),
-        selection,
+        selection: args.selection.select,
         scope,
         superblock: args.selection.superblock,
         block_size: args.selection.block_size,
         // e2image leaves unused tables out of every format but its own.
-        full_tables: args.selection.full_tables
-            || (selection == Selection::E2image && format == Format::Normal),
+        full_tables: full_tables(&args.selection, format),
         layout,
         compression,
         force: args.force,

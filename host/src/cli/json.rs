@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::cli::exit::ExitCode;
-use crate::cli::listing::DeviceEvent;
+use crate::cli::listing::{DeviceEvent, PlanEvent};
 use crate::cli::progress::{Meter, Pulse, Reading, phase_names};
 use crate::cli::speaker::Stream;
 use crate::commands::Report;
+use crate::commands::plan::Plan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::Finding;
 use crate::ext::finding::{Effect, Fault};
@@ -155,6 +156,11 @@ impl Json {
     /// A device of a listing.
     pub(super) fn device(&self, device: &Device, parent: Option<&str>) {
         self.write("device", &DeviceEvent::new(device, parent));
+    }
+
+    /// What an image would cost.
+    pub(super) fn plan(&self, plan: &Plan) {
+        self.write("plan", &PlanEvent::new(plan));
     }
 
     /// The last event. The error, if the stream itself could not be written

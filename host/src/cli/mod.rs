@@ -57,6 +57,14 @@ fn run(typed: &[OsString]) -> ExitCode {
 /// The one place where verbs begin.
 fn work(job: &Job, speaker: &Speaker, stop: &Stop) -> Result<Report> {
     match &job.task {
+        Task::Plan(request) => {
+            let plan = {
+                let observer = speaker.observer();
+                commands::plan::plan(request, observer.as_ref(), stop)?
+            };
+            speaker.plan(&plan)?;
+            Ok(Report::default())
+        }
         Task::Image(request) => {
             commands::image(request, speaker.observer().as_ref(), stop)
         }

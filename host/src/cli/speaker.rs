@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use crate::cli::exit::ExitCode;
 use crate::cli::json::Json;
-use crate::cli::listing::tree;
+use crate::cli::listing::{table, tree};
 use crate::cli::progress::{Bar, Lines};
 use crate::commands::Report;
+use crate::commands::plan::Plan;
 use crate::error::{Error, Result};
 use crate::inventory::Device;
 use crate::observer::Observer;
@@ -149,6 +150,19 @@ impl Speaker {
         }
         let text = tree(devices, self.columns());
         self.manner.text.write(text.as_bytes()).map_err(unwritable)
+    }
+
+    /// Shows what an image would cost.
+    ///
+    /// # Errors
+    ///
+    /// When standard output cannot be written to.
+    pub(super) fn plan(&self, plan: &Plan) -> Result<()> {
+        if let Some(json) = &self.json {
+            json.plan(plan);
+            return Ok(());
+        }
+        self.manner.text.write(table(plan).as_bytes()).map_err(unwritable)
     }
 
     /// The width of the terminal that reports go to, if it is one.

@@ -10,6 +10,7 @@ pub mod convert;
 mod destination;
 pub mod image;
 pub mod ls;
+pub mod plan;
 pub mod report;
 pub mod request;
 

@@ -52,6 +52,12 @@ pub(super) fn copy(look: &Look<'_>) -> Option<Content> {
     })
 }
 
+/// What the superblock in `bytes` says; nothing when it is none.
+#[must_use]
+pub fn describe_superblock(bytes: &[u8; SUPERBLOCK_BYTES]) -> Option<Content> {
+    content(&RawSuperblock::read_from_bytes(bytes).ok()?)
+}
+
 fn read(look: &Look<'_>, at: u64) -> Option<RawSuperblock> {
     let bytes = look.bytes(at, u64_from(SUPERBLOCK_BYTES))?;
     RawSuperblock::read_from_bytes(&bytes).ok()

@@ -15,6 +15,7 @@ mod look;
 mod partitions;
 mod stacks;
 
+pub use ext::describe_superblock;
 pub use look::Window;
 
 use crate::error::Result;

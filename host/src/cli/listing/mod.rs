@@ -1,7 +1,9 @@
-//! Devices as people and scripts see them: a tree, and `device` events.
+//! Devices and plans as people and scripts see them.
 
 mod event;
+mod plan;
 mod tree;
 
 pub(super) use event::DeviceEvent;
+pub(super) use plan::{PlanEvent, table};
 pub(super) use tree::tree;

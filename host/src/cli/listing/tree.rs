@@ -72,7 +72,7 @@ fn row(branch: &str, device: &Device) -> Row {
             if contents.is_empty() && device.partitions.is_empty() {
                 facts.push("nothing known on it".to_owned());
             }
-            facts.extend(contents.iter().flat_map(content));
+            facts.extend(contents.iter().flat_map(content_facts));
         }
     }
     for mount in &device.mounts {
@@ -95,7 +95,8 @@ fn row(branch: &str, device: &Device) -> Row {
     }
 }
 
-fn content(content: &Content) -> Vec<String> {
+/// What is worth saying about something that lies on a device.
+pub(super) fn content_facts(content: &Content) -> Vec<String> {
     let mut facts = vec![match &content.version {
         Some(version) => format!("{} {version}", content.kind.name()),
         None => content.kind.name().to_owned(),
@@ -252,6 +253,8 @@ mod tests {
             state: vec![State::CopyUsed],
             ..Content::default()
         };
-        assert!(content(&copy).last().unwrap().ends_with("-b 32768 -B 4096"));
+        assert!(
+            content_facts(&copy).last().unwrap().ends_with("-b 32768 -B 4096")
+        );
     }
 }

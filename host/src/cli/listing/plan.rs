@@ -1,0 +1,122 @@
+//! A plan as people and scripts see it.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::cli::listing::tree::content_facts;
+use crate::commands::plan::{Cost, Plan};
+use crate::text;
+
+/// A table of what there is of each kind, with what it would cost.
+pub(in crate::cli) fn table(plan: &Plan) -> String {
+    let mut out = String::new();
+    let mut line = |text: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{}", text::escape(text));
+    };
+    let facts = content_facts(&plan.filesystem).join(", ");
+    line(&format!("{}: {facts}", plan.source.name));
+    let whole = plan.block_size.bytes_of(plan.filesystem_blocks);
+    line(&format!(
+        "{} blocks of {} bytes{}",
+        plan.filesystem_blocks,
+        plan.block_size,
+        whole.map_or(String::new(), |whole| {
+            format!(", {}", text::bytes(whole))
+        })
+    ));
+    if plan.superblock_at.0 > 1 {
+        line(&format!(
+            "The superblock in block {} was used.",
+            plan.superblock_at
+        ));
+    }
+    line("");
+    for Cost { kind, blocks, bytes } in &plan.kinds {
+        line(&row(kind.name(), blocks.0, &text::bytes(*bytes)));
+    }
+    line(&row("in all", plan.blocks.0, &text::bytes(plan.bytes)));
+    line("");
+    if plan.blocks_beyond_end.0 > 0 {
+        line(&format!(
+            "{} of these blocks lie beyond the end of the device.",
+            plan.blocks_beyond_end
+        ));
+    }
+    if plan.findings > 0 {
+        line(&format!(
+            "{} findings: the filesystem is damaged, an image holds what can \
+             be reached.",
+            plan.findings
+        ));
+    }
+    line(&format!(
+        "Read {} in {}; an image may take about {}.",
+        text::bytes(plan.read),
+        text::duration(plan.took.as_secs().max(1)),
+        text::duration(plan.estimate.as_secs().max(1))
+    ));
+    out
+}
+
+fn row(name: &str, blocks: u64, size: &str) -> String {
+    format!("  {name:<22} {blocks:>12} {size:>11}")
+}
+
+/// What stands in the `plan` event; the names are the schema.
+#[derive(Serialize)]
+pub(in crate::cli) struct PlanEvent<'a> {
+    op: &'static str,
+    device: &'a str,
+    fs: &'static str,
+    uuid: Option<&'a str>,
+    label: Option<&'a str>,
+    block_size: u64,
+    filesystem_blocks: u64,
+    superblock_at: u64,
+    blocks: u64,
+    bytes: u64,
+    kinds: Vec<KindCost>,
+    blocks_beyond_end: u64,
+    findings: u64,
+    read_bytes: u64,
+    seconds_est: f64,
+}
+
+#[derive(Serialize)]
+struct KindCost {
+    kind: &'static str,
+    blocks: u64,
+    bytes: u64,
+}
+
+impl<'a> PlanEvent<'a> {
+    pub(in crate::cli) fn new(plan: &'a Plan) -> Self {
+        Self {
+            op: "image",
+            device: &plan.source.name,
+            fs: plan.filesystem.kind.name(),
+            uuid: plan.filesystem.uuid.as_deref(),
+            label: plan.filesystem.label.as_deref(),
+            block_size: plan.block_size.bytes_u64(),
+            filesystem_blocks: plan.filesystem_blocks.0,
+            superblock_at: plan.superblock_at.0,
+            blocks: plan.blocks.0,
+            bytes: plan.bytes.0,
+            kinds: plan
+                .kinds
+                .iter()
+                .map(|cost| KindCost {
+                    kind: cost.kind.name(),
+                    blocks: cost.blocks.0,
+                    bytes: cost.bytes.0,
+                })
+                .collect(),
+            blocks_beyond_end: plan.blocks_beyond_end.0,
+            findings: plan.findings,
+            read_bytes: plan.read.0,
+            seconds_est: plan.estimate.as_secs_f64(),
+        }
+    }
+}

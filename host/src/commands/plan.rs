@@ -1,0 +1,203 @@
+//! `plan`: what an image would cost. Walks like `image` and writes nothing.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::commands::capture::Capture;
+use crate::error::Result;
+use crate::ext::{BlockKind, Scope, Selection, Walk, WalkOptions, Walker};
+use crate::identify::describe_superblock;
+use crate::inventory::Content;
+use crate::local::LocalSource;
+use crate::observer::{Event, Observer};
+use crate::source::{BlockSource as _, SourceFacts};
+use crate::stop::Stop;
+use crate::units::{
+    BlockCount, BlockNumber, BlockRun, BlockSize, ByteCount, ByteOffset,
+};
+
+/// Asks what an image would cost.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlanRequest {
+    /// The device or file that the filesystem lies on.
+    pub device: PathBuf,
+    /// Which rules select blocks.
+    pub selection: Selection,
+    /// How far the selection goes.
+    pub scope: Scope,
+    /// Use this superblock (`-b`).
+    pub superblock: Option<BlockNumber>,
+    /// The block size that the filesystem must have (`-B`).
+    pub block_size: Option<BlockSize>,
+    /// Inode tables whole, also where they were never used.
+    pub full_tables: bool,
+    /// Where the filesystem starts on the device.
+    pub source_offset: ByteOffset,
+}
+
+/// What an image would cost.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What the filesystem lies on.
+    pub source: SourceFacts,
+    /// What the superblock says.
+    pub filesystem: Content,
+    /// The superblock that was used.
+    pub superblock_at: BlockNumber,
+    /// The size of a block.
+    pub block_size: BlockSize,
+    /// The blocks of the whole filesystem.
+    pub filesystem_blocks: BlockCount,
+    /// How much there is of each kind, in the order of [`BlockKind::ALL`]; a
+    /// damaged filesystem may claim a block twice.
+    pub kinds: Vec<Cost>,
+    /// All that would be stored, each block once.
+    pub blocks: BlockCount,
+    /// The same in bytes.
+    pub bytes: ByteCount,
+    /// Of these, what lies beyond the end of the device.
+    pub blocks_beyond_end: BlockCount,
+    /// What this walk has read.
+    pub read: ByteCount,
+    /// How long it took.
+    pub took: Duration,
+    /// How long an image may take, going by that.
+    pub estimate: Duration,
+    /// How many findings there are.
+    pub findings: u64,
+}
+
+/// How much there is of one kind.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Cost {
+    /// The kind.
+    pub kind: BlockKind,
+    /// Its blocks.
+    pub blocks: BlockCount,
+    /// The same in bytes.
+    pub bytes: ByteCount,
+}
+
+/// Walks the filesystem as `image` would.
+///
+/// # Errors
+///
+/// As `image`, without what has to do with the output.
+pub fn plan(
+    request: &PlanRequest,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<Plan> {
+    let source = LocalSource::open(&request.device, request.source_offset)?;
+    if source.facts().mounted_rw {
+        observer.event(&Event::Warning {
+            code: "mounted_rw",
+            message: format!(
+                "{} is mounted read/write: it changes meanwhile",
+                source.facts().name
+            ),
+        });
+    }
+    let walker = Walker::new(WalkOptions {
+        selection: request.selection,
+        scope: request.scope,
+        superblock: request.superblock,
+        block_size: request.block_size,
+        full_tables: request.full_tables,
+        with_payload: false,
+        device_length: Some(source.facts().length),
+    });
+    let tally = Tally { observer, done: AtomicU64::new(0) };
+    let started = Instant::now();
+    let walk = Capture::new(&source, &tally, stop).walk(walker, None)?;
+    let took = started.elapsed();
+    for finding in &walk.findings {
+        observer.event(&Event::Finding(finding));
+    }
+    let read = ByteCount(tally.done.load(Ordering::Relaxed));
+    Ok(cost(&walk, source.facts(), read, took))
+}
+
+fn cost(
+    walk: &Walk,
+    source: &SourceFacts,
+    read: ByteCount,
+    took: Duration,
+) -> Plan {
+    let size = walk.geometry.block_size;
+    let bytes_of = |count| size.bytes_of(count).unwrap_or(ByteCount(u64::MAX));
+    let kinds = BlockKind::ALL
+        .iter()
+        .filter_map(|&kind| {
+            let blocks = walk.kind(kind)?.count();
+            (blocks.0 > 0).then(|| Cost {
+                kind,
+                blocks,
+                bytes: bytes_of(blocks),
+            })
+        })
+        .collect();
+    let blocks = walk.selected.count();
+    let bytes = bytes_of(blocks);
+    let inside = size.block_of(ByteOffset(source.length.0));
+    let on_device = BlockRun::new(BlockNumber(0), BlockCount(inside.0))
+        .map_or(blocks, |run| walk.selected.count_in(run));
+    Plan {
+        source: source.clone(),
+        filesystem: describe_superblock(&walk.superblock).unwrap_or_default(),
+        superblock_at: walk.superblock_at,
+        block_size: size,
+        filesystem_blocks: walk.geometry.blocks,
+        kinds,
+        blocks,
+        bytes,
+        blocks_beyond_end: BlockCount(blocks.0.saturating_sub(on_device.0)),
+        read,
+        took,
+        estimate: estimate(read, took, bytes),
+        findings: walk.findings_total,
+    }
+}
+
+/// An image reads what it stores once, and a bit more; so it takes as long
+/// for each byte as the walk did, and no less than the walk.
+fn estimate(read: ByteCount, took: Duration, bytes: ByteCount) -> Duration {
+    let nanos = took
+        .as_nanos()
+        .saturating_mul(u128::from(bytes.0))
+        .checked_div(u128::from(read.0))
+        .unwrap_or(0);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).max(took)
+}
+
+/// Passes events on and remembers how far they said the walk was.
+struct Tally<'a> {
+    observer: &'a dyn Observer,
+    done: AtomicU64,
+}
+
+impl Observer for Tally<'_> {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Progress { done, .. } = event {
+            self.done.store(done.0, Ordering::Relaxed);
+        }
+        self.observer.event(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_estimate_follows_the_bytes_but_is_no_shorter_than_the_walk() {
+        let second = Duration::from_secs(1);
+        let about =
+            |read, bytes| estimate(ByteCount(read), second, ByteCount(bytes));
+        assert_eq!(about(100, 500), 5 * second);
+        assert_eq!(about(100, 50), second);
+        assert_eq!(about(0, 50), second);
+        assert_eq!(about(1, u64::MAX), Duration::from_nanos(u64::MAX));
+    }
+}
