@@ -15,14 +15,20 @@ use crate::units::ByteCount;
 /// it shows, written out as `\xNN` or `\u{NNNN}`.
 #[must_use]
 pub fn escape(text: &str) -> Cow<'_, str> {
-    escape_but(text, |_| false)
-}
-
-/// As [`escape`], but line breaks stay: for text of several lines that is
-/// made by us around what came from elsewhere.
-#[must_use]
-pub fn escape_lines(text: &str) -> Cow<'_, str> {
-    escape_but(text, |c| c == '\n')
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len().saturating_add(16));
+    for c in text.chars() {
+        let code = u32::from(c);
+        // Writing to a string cannot fail.
+        let _ = match c {
+            _ if !steers(c) => escaped.write_char(c),
+            _ if code < 0x100 => write!(escaped, "\\x{code:02x}"),
+            _ => write!(escaped, "\\u{{{code:x}}}"),
+        };
+    }
+    Cow::Owned(escaped)
 }
 
 /// A line of JSON in which nothing can steer a terminal: what serde_json
@@ -123,24 +129,6 @@ const fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-fn escape_but(text: &str, keep: fn(char) -> bool) -> Cow<'_, str> {
-    let bad = |c: char| steers(c) && !keep(c);
-    if !text.contains(bad) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len().saturating_add(16));
-    for c in text.chars() {
-        let code = u32::from(c);
-        // Writing to a string cannot fail.
-        let _ = match c {
-            _ if !bad(c) => escaped.write_char(c),
-            _ if code < 0x100 => write!(escaped, "\\x{code:02x}"),
-            _ => write!(escaped, "\\u{{{code:x}}}"),
-        };
-    }
-    Cow::Owned(escaped)
-}
-
 /// Control characters (C0, DEL, C1), line separators and everything that
 /// changes the direction of text.
 fn steers(c: char) -> bool {
@@ -172,7 +160,6 @@ mod tests {
         for (given, shown) in cases {
             assert_eq!(escape(given), shown);
         }
-        assert_eq!(escape_lines("a\n\x1bb"), "a\n\\x1bb");
     }
 
     #[test]

@@ -32,9 +32,8 @@ pub(super) const EXAMPLES: &[Example] = &[
     ),
     example(
         "ls",
-        "For a script: the ext4 filesystems and where they were mounted",
-        "e2wire --json ls | jq -r 'select(.type == \"device\") | .path as $p | \
-         .contents[] | select(.kind == \"ext4\") | [$p, .last_mounted] | @tsv'",
+        "For a script: the names of all devices",
+        "e2wire --json ls | jq -r 'select(.type == \"device\").path'",
     ),
     example(
         "plan",
@@ -117,4 +116,17 @@ fn section(mut wanted: impl FnMut(&Example) -> bool) -> String {
         let _ = write!(text, "\n  {}:\n    {}", example.what, example.line);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_example_is_folded_on_a_usual_terminal() {
+        for example in EXAMPLES {
+            assert!(example.line.len() <= 75, "{}", example.line);
+            assert!(example.what.len() <= 76, "{}", example.what);
+        }
+    }
 }

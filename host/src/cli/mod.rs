@@ -29,6 +29,7 @@ use crate::cli::speaker::{Manner, Speaker};
 use crate::commands::{self, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stop::Stop;
+use crate::text;
 
 /// Runs the program with the arguments and streams of this process.
 #[must_use]
@@ -101,17 +102,50 @@ fn not_parsed(typed: &[OsString], error: &clap::Error) -> ExitCode {
             speaker.finish(written.map(|()| Report::default()))
         }
         ClapErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Speaker::new(&Manner::guess(typed)).finish(Err(Error::new(
-                ErrorKind::Usage,
-                format!("no command given\n\n{}", text.trim_end()),
-            )))
+            let error = Error::new(ErrorKind::Usage, "no command given")
+                .hint("e2wire --help lists the commands");
+            Speaker::new(&Manner::guess(typed)).finish(Err(error))
         }
-        _ => {
-            let text = text.strip_prefix("error: ").unwrap_or(&text);
-            Speaker::new(&Manner::guess(typed))
-                .finish(Err(Error::new(ErrorKind::Usage, text.trim_end())))
+        kind => Speaker::new(&Manner::guess(typed))
+            .finish(Err(usage_error(typed, kind, text))),
+    }
+}
+
+/// What clap says in several paragraphs, as an error of ours: the first is
+/// what is wrong, tips and usage are what to try.
+fn usage_error(
+    typed: &[OsString],
+    kind: ClapErrorKind,
+    mut text: String,
+) -> Error {
+    // The arguments stand in the text: no blank line of theirs may look like
+    // a paragraph of clap's.
+    for argument in typed {
+        let argument = argument.to_string_lossy();
+        let escaped = text::escape(&argument);
+        if escaped != argument {
+            text = text.replace(argument.as_ref(), &escaped);
         }
     }
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let mut paragraphs = text.split("\n\n").map(|paragraph| {
+        let words: Vec<&str> = paragraph.split_whitespace().collect();
+        words.join(" ")
+    });
+    let what = paragraphs.next().unwrap_or_default();
+    let tips: Vec<String> = paragraphs
+        .filter_map(|paragraph| {
+            let usage = || {
+                // For a conflict clap shows half of what was typed.
+                let helps = kind != ClapErrorKind::ArgumentConflict;
+                paragraph.strip_prefix("Usage: ").filter(|_| helps)
+            };
+            let tip = paragraph.strip_prefix("tip: ").or_else(usage)?;
+            Some(tip.to_owned())
+        })
+        .chain(["--help says more".to_owned()])
+        .collect();
+    Error::new(ErrorKind::Usage, what).hint(tips.join("; "))
 }
 
 /// A flag that SIGINT and SIGTERM set. The second one ends the program at

@@ -221,8 +221,7 @@ impl Speaker {
 
 /// An error as people read it: what and where, what is intact, what to try.
 fn complain(error: &Error) {
-    let mut said =
-        format!("e2wire: {}\n", text::escape_lines(&error.to_string()));
+    let mut said = format!("e2wire: {}\n", text::escape(&error.to_string()));
     for (label, line) in
         [("intact", error.what_is_intact()), ("try", error.what_to_try())]
     {

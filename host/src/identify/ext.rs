@@ -45,6 +45,8 @@ pub(super) fn copy(look: &Look<'_>) -> Option<Content> {
         let is_copy =
             content.block_size == Some(size) && raw.s_block_group_nr.get() == 1;
         is_copy.then(|| {
+            // Nobody keeps the state up to date in copies.
+            content.state.retain(|state| *state == State::BadChecksum);
             content.state.push(State::CopyUsed);
             content.superblock_copy = Some(block);
             content

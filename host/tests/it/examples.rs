@@ -1,0 +1,65 @@
+//! The examples of help and manual do what they say they do.
+
+use std::fs;
+
+use crate::support::{Bench, Ended};
+
+/// The commands under "Examples:" in the help of every verb.
+fn examples(bench: &Bench) -> Vec<String> {
+    let mut lines = Vec::new();
+    for verb in
+        ["ls", "plan", "image", "verify", "convert", "completions", "man"]
+    {
+        let help = bench.run(&[verb, "--help"]).stdout;
+        let (_, examples) = help.split_once("Examples:\n").expect(verb);
+        lines.extend(
+            examples
+                .lines()
+                .filter_map(|line| line.strip_prefix("    "))
+                .map(str::to_owned),
+        );
+    }
+    lines
+}
+
+#[test]
+fn every_example_works() {
+    let bench = Bench::new();
+    // 4 KiB blocks and more than one group, as the examples assume.
+    bench.file("disk", 200 << 20);
+    bench.tool(
+        "e2fsprogs",
+        &["mke2fs", "-q", "-t", "ext4", "-b", "4096", "disk"],
+    );
+    fs::create_dir(bench.path().join("man1")).unwrap();
+    let lines = examples(&bench);
+    assert!(lines.len() >= 8, "{lines:?}");
+    for line in lines.iter().filter(|line| !line.contains(" verify ")) {
+        // Two examples of `image` write the same file.
+        if line.contains("-b 32768") {
+            fs::remove_file(bench.path().join("sda3.qcow2")).unwrap();
+        }
+        let here = line
+            .replace("/dev/sda3", "disk")
+            .replace("/usr/local/share/man/man1", "man1");
+        let mut command = std::process::Command::new("bash");
+        let program = std::path::Path::new(env!("CARGO_BIN_EXE_e2wire"));
+        let path = format!(
+            "{}:{}",
+            program.parent().unwrap().display(),
+            std::env::var("PATH").unwrap_or_default()
+        );
+        command
+            .args(["-c", &format!("set -o pipefail; {here}")])
+            .env("PATH", path)
+            .env_remove("E2WIRE_TARGET")
+            .current_dir(bench.path());
+        let ended = Ended::of(&command.output().unwrap());
+        assert_eq!(
+            ended.code,
+            Some(0),
+            "{here}: {} (packages: jq, zstd, man-db)",
+            ended.stderr
+        );
+    }
+}

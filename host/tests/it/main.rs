@@ -1,0 +1,7 @@
+//! The real binary, as users and scripts meet it.
+
+mod command_line;
+mod devices;
+mod examples;
+mod schema;
+mod support;
