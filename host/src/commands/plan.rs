@@ -105,7 +105,6 @@ pub fn plan(
         superblock: request.superblock,
         block_size: request.block_size,
         full_tables: request.full_tables,
-        with_payload: false,
         device_length: Some(source.facts().length),
     });
     let tally = Tally { observer, done: AtomicU64::new(0) };

@@ -34,7 +34,7 @@ fn every_example_works() {
     fs::create_dir(bench.path().join("man1")).unwrap();
     let lines = examples(&bench);
     assert!(lines.len() >= 8, "{lines:?}");
-    for line in lines.iter().filter(|line| !line.contains(" verify ")) {
+    for line in lines.iter().filter(|line| is_built(line)) {
         // Two examples of `image` write the same file.
         if line.contains("-b 32768") {
             fs::remove_file(bench.path().join("sda3.qcow2")).unwrap();
@@ -62,4 +62,10 @@ fn every_example_works() {
             ended.stderr
         );
     }
+}
+
+/// `verify` and `convert` are named by the command line, and come with the
+/// readers of images.
+fn is_built(line: &str) -> bool {
+    !line.contains(" verify ") && !line.contains(" convert ")
 }

@@ -88,7 +88,7 @@ fn every_event_is_as_the_schema_says() {
     let damaged = bench.path().join("damaged.img");
     let damaged = std::fs::OpenOptions::new().write(true).open(damaged);
     damaged.unwrap().write_all_at(&[0xff; 8], 2048).unwrap();
-    bench.tool("coreutils", &["truncate", "-s", "9M", "short.img"]);
+    bench.tool("coreutils", &["truncate", "-s", "500K", "short.img"]);
     let runs: &[&[&str]] = &[
         &["ls", "disk.img"],
         &["plan", "disk.img"],
