@@ -17,6 +17,7 @@ pub mod identify;
 pub mod image;
 pub mod inventory;
 pub mod local;
+pub mod manifest;
 pub mod observer;
 pub mod output;
 pub mod range_set;
