@@ -15,6 +15,7 @@ pub mod oracle;
 pub mod qemu;
 pub mod subject;
 pub mod tools;
+pub mod wire;
 
 use std::path::PathBuf;
 

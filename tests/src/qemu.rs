@@ -221,7 +221,8 @@ impl Machine {
                 Ok(format!("unix:{}", path.display()))
             }
             Port::Terminal => {
-                let list = self.qmp()?.execute("query-chardev", &json!({}))?;
+                let list =
+                    self.monitor()?.execute("query-chardev", &json!({}))?;
                 let label = format!("ttyS{index}");
                 let terminal = list
                     .as_array()
@@ -296,7 +297,7 @@ impl Machine {
     ///
     /// When QEMU refuses.
     pub fn reset(&self) -> Result<()> {
-        self.qmp()?.execute("system_reset", &json!({})).map(drop)
+        self.monitor()?.execute("system_reset", &json!({})).map(drop)
     }
 
     /// Holds the line of serial port `index` down for a moment (BREAK).
@@ -306,7 +307,7 @@ impl Machine {
     /// When QEMU refuses.
     pub fn send_break(&self, index: usize) -> Result<()> {
         let port = json!({"id": format!("ttyS{index}")});
-        self.qmp()?.execute("chardev-send-break", &port).map(drop)
+        self.monitor()?.execute("chardev-send-break", &port).map(drop)
     }
 
     /// Whether the machine has not ended.
@@ -318,6 +319,15 @@ impl Machine {
         Ok(self.child.try_wait()?.is_none())
     }
 
+    /// QEMU's own console. One at a time: another one waits.
+    ///
+    /// # Errors
+    ///
+    /// When QEMU does not answer.
+    pub fn monitor(&self) -> Result<Qmp> {
+        Qmp::connect(&self.path("qmp"))
+    }
+
     /// Waits for QEMU's end, however long that takes. For people.
     ///
     /// # Errors
@@ -325,10 +335,6 @@ impl Machine {
     /// When the system cannot tell.
     pub fn join(mut self) -> Result<ExitStatus> {
         Ok(self.child.wait()?)
-    }
-
-    fn qmp(&self) -> Result<Qmp> {
-        Qmp::connect(&self.path("qmp"))
     }
 
     fn check_runs(&mut self) -> Result<()> {

@@ -34,6 +34,9 @@ pub const TOOLS: &[Tool] = &[
     tool("apt-get", "apt"),
     tool("apt-cache", "apt"),
     tool("setpriv", "util-linux"),
+    tool("busybox", "busybox-static"),
+    tool("cpio", "cpio"),
+    tool("sh", "dash"),
 ];
 
 /// Where `program` lies. Administrators' programs count even when the

@@ -11,7 +11,7 @@
 //! - `/e2wire/modules.list`: modules to load, a path a line, in order.
 //! - `/e2wire/cmdline`: parameters as on the kernel's command line, which is
 //!   read behind it and so has the last word.
-//! - `/e2wire/firmware`: where `firmware_class.path` should point.
+//! - `/e2wire/firmware`: firmware, by the names that modules have for it.
 
 use std::{
     fmt::Write as _,
@@ -109,7 +109,6 @@ struct Built {
     archive_size: usize,
     manifest: Manifest,
     log_table: Vec<u8>,
-    has_firmware: bool,
     /// What to tell besides what is missing.
     problems: Vec<String>,
 }
@@ -176,7 +175,6 @@ fn build(options: &Options, agent: &Agent) -> Result<Built> {
         archive_size: archive.len(),
         manifest,
         log_table: agent.log_table.clone(),
-        has_firmware: !for_kernel.firmware.files.is_empty(),
         problems: for_kernel.problems,
     })
 }
@@ -356,7 +354,7 @@ impl Built {
             say(format!("  NOT THERE, firmware for {module}: {names}"));
         }
         say(format!("  parameters baked in: {}", manifest.parameters));
-        let line = options.kernel_command_line(self.has_firmware);
+        let line = options.kernel_command_line();
         say(format!("\nKernel command line:\n  {line}"));
         say(format!("\nGRUB:\n{}", self.grub_entry(options, &line)));
         text

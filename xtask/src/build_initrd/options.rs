@@ -149,7 +149,7 @@ impl Options {
     }
 
     /// What to put on the kernel's command line.
-    pub(crate) fn kernel_command_line(&self, has_firmware: bool) -> String {
+    pub(crate) fn kernel_command_line(&self) -> String {
         let mut words = Vec::new();
         if self.append_to.is_some() {
             words.push("rdinit=/e2wire-agent".to_owned());
@@ -158,12 +158,6 @@ impl Options {
         words.push("loglevel=0".to_owned());
         words.push("sysctl.kernel.sysrq=0".to_owned());
         words.push("panic=60".to_owned());
-        if has_firmware {
-            words.push(format!(
-                "firmware_class.path=/{}",
-                super::FIRMWARE_FOLDER
-            ));
-        }
         words.join(" ")
     }
 
@@ -246,14 +240,13 @@ mod tests {
             "e2wire.insecure ip=dhcp e2wire.listen=7220 \
              e2wire.connect=192.0.2.1:7221"
         );
-        let line = options.kernel_command_line(false);
+        let line = options.kernel_command_line();
         assert_eq!(
             line,
             "console=ttyS0,115200n8 loglevel=0 sysctl.kernel.sysrq=0 panic=60"
         );
-        let line = parse("--append-to y").kernel_command_line(true);
+        let line = parse("--append-to y").kernel_command_line();
         assert!(line.starts_with("rdinit=/e2wire-agent "), "{line}");
-        assert!(line.contains("firmware_class.path=/e2wire/firmware"));
     }
 
     #[test]
