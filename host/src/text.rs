@@ -84,6 +84,13 @@ pub fn bytes(count: ByteCount) -> String {
     format!("{}.{} {}", value / 10, value % 10, UNITS[unit])
 }
 
+/// A number with its noun, which takes an `s` but for one.
+#[must_use]
+pub fn count(number: u64, noun: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{s}")
+}
+
 /// A time as people read it: `7 s`, `3 min 20 s`, `26 h 3 min`.
 #[must_use]
 pub fn duration(seconds: u64) -> String {

@@ -37,6 +37,12 @@ pub const TOOLS: &[Tool] = &[
     tool("busybox", "busybox-static"),
     tool("cpio", "cpio"),
     tool("sh", "dash"),
+    tool("mkswap", "util-linux"),
+    tool("sfdisk", "fdisk"),
+    tool("bash", "bash"),
+    tool("jq", "jq"),
+    tool("zstd", "zstd"),
+    tool("man", "man-db"),
 ];
 
 /// Where `program` lies. Administrators' programs count even when the

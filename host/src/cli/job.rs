@@ -75,7 +75,7 @@ impl Task {
     }
 
     /// Whether the image goes where text would go otherwise.
-    const fn takes_stdout(&self) -> bool {
+    pub(super) const fn takes_stdout(&self) -> bool {
         let output = match self {
             Self::Image(request) => &request.output,
             Self::Convert(request) => &request.output,

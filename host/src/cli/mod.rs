@@ -17,6 +17,7 @@ mod speaker;
 mod values;
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use clap::Parser as _;
@@ -51,7 +52,9 @@ fn run(typed: &[OsString]) -> ExitCode {
     };
     let speaker = Speaker::new(&job.manner);
     speaker.hello(job.task.name());
-    let ended = stop_on_signals().and_then(|stop| work(&job, &speaker, &stop));
+    let ended = refuse_terminal(&job.task)
+        .and_then(|()| stop_on_signals())
+        .and_then(|stop| work(&job, &speaker, &stop));
     speaker.finish(ended)
 }
 
@@ -146,6 +149,16 @@ fn usage_error(
         .chain(["--help says more".to_owned()])
         .collect();
     Error::new(ErrorKind::Usage, what).hint(tips.join("; "))
+}
+
+/// An image on a terminal helps nobody, and may leave it unusable.
+fn refuse_terminal(task: &Task) -> Result<()> {
+    if !task.takes_stdout() || !std::io::stdout().is_terminal() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Refused, "the image would go to the terminal")
+        .intact("nothing was read or written")
+        .hint("redirect standard output, or name a file"))
 }
 
 /// A flag that SIGINT and SIGTERM set. The second one ends the program at

@@ -64,8 +64,7 @@ fn every_example_works() {
     }
 }
 
-/// `verify` and `convert` are named by the command line, and come with the
-/// readers of images.
+/// `verify` is named by the command line before it is built.
 fn is_built(line: &str) -> bool {
-    !line.contains(" verify ") && !line.contains(" convert ")
+    !line.contains(" verify ")
 }

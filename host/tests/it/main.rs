@@ -4,4 +4,5 @@ mod command_line;
 mod devices;
 mod examples;
 mod schema;
+mod signals;
 mod support;

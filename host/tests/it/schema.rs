@@ -84,6 +84,7 @@ fn every_event_is_as_the_schema_says() {
     let bench = Bench::new();
     bench.ext4("disk.img", "mail");
     bench.ext4("damaged.img", "mail");
+    bench.ext4("short.img", "mail");
     // The first group descriptor.
     let damaged = bench.path().join("damaged.img");
     let damaged = std::fs::OpenOptions::new().write(true).open(damaged);
@@ -97,6 +98,7 @@ fn every_event_is_as_the_schema_says() {
         &["image", "disk.img", "a.qcow2"],
         &["image", "disk.img", "a.raw"],
         &["image", "damaged.img", "b.raw"],
+        &["convert", "a.raw", "d.qcow2"],
         &["image", "short.img", "c.raw", "--data"],
         &["image", "disk.img", "no-suffix"],
         &["image", "--no-such-option"],

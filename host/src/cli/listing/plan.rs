@@ -1,6 +1,7 @@
 //! A plan as people and scripts see it.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -46,18 +47,25 @@ pub(in crate::cli) fn table(plan: &Plan) -> String {
     }
     if plan.findings > 0 {
         line(&format!(
-            "{} findings: the filesystem is damaged, an image holds what can \
-             be reached.",
-            plan.findings
+            "{}: the filesystem is damaged, an image holds what can be \
+             reached.",
+            text::count(plan.findings, "finding")
         ));
     }
     line(&format!(
-        "Read {} in {}; an image may take about {}.",
+        "Read {} in {}; an image may take {}.",
         text::bytes(plan.read),
-        text::duration(plan.took.as_secs().max(1)),
-        text::duration(plan.estimate.as_secs().max(1))
+        rounded(plan.took),
+        rounded(plan.estimate)
     ));
     out
+}
+
+fn rounded(time: Duration) -> String {
+    match time.as_secs() {
+        0 => "less than a second".to_owned(),
+        seconds => text::duration(seconds),
+    }
 }
 
 fn row(name: &str, blocks: u64, size: &str) -> String {
