@@ -128,4 +128,13 @@ mod tests {
             ExitCode::ALL.iter().map(|code| code.number()).collect();
         assert_eq!(numbers, (0..=12).collect::<Vec<u8>>());
     }
+
+    #[test]
+    fn the_readme_lists_the_same_codes() {
+        let readme = include_str!("../../../README.md");
+        for code in ExitCode::ALL {
+            let row = format!("| {} | {} |", code.number(), code.meaning());
+            assert!(readme.contains(&row), "{row}");
+        }
+    }
 }
