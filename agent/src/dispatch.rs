@@ -6,10 +6,13 @@
 use e2wire_protocol::coding::Coding;
 use e2wire_protocol::digest::BootId;
 use e2wire_protocol::frame::{Frame, Kind};
-use e2wire_protocol::limits::{ENCODED_BYTES_MAX, LOG_BYTES_MAX};
-use e2wire_protocol::limits::{LOG_WAIT_MILLIS_MAX, OPEN_REQUESTS_MAX};
+use e2wire_protocol::limits::{
+    LOG_BYTES_MAX, LOG_WAIT_MILLIS_MAX, OPEN_REQUESTS_MAX, RESULT_BYTES_MAX,
+    SECTOR_BYTES,
+};
 use e2wire_protocol::message::{
-    DrainLog, Failure, Fetch, Hello, Request, RequestBody, Rights,
+    DrainLog, Failure, Fetch, Hello, Request, RequestBody, Rights, Task,
+    VARINT_BYTES_MAX,
 };
 use e2wire_protocol::units::u64_from;
 use e2wire_protocol::version::Versions;
@@ -58,12 +61,14 @@ pub(crate) fn frame(
     if let RequestBody::Hello(hello) = request.body {
         return self::hello(number, hello, session, queue, now);
     }
+    if session.begun {
+        session.seen = session.seen.max(number);
+    }
     if let Err(why) = admit(&request, terms, session) {
         speak(session, frame.coding);
         session.refuse(number, why);
         return Outcome::Handled;
     }
-    session.seen = session.seen.max(number);
     let queued = session.order.iter().filter_map(|index| queue.get(*index));
     if queued.into_iter().any(|open| open.number == number) {
         return Outcome::Handled;
@@ -200,12 +205,21 @@ fn fetch_work(fetch: Fetch, session: &Session) -> Result<Work, Failure> {
     Ok(Work::Fetch(work))
 }
 
-/// The most payload that a fetch may bring about.
+/// The most payload that a fetch may bring about: no chunk is longer than the
+/// body of its task.
 pub(crate) fn granted_bytes(fetch: &Fetch) -> u64 {
+    let longest = match &fetch.task {
+        Task::Read(ranges) => {
+            let sectors = u64::from(ranges.sectors());
+            sectors.saturating_mul(u64_from(SECTOR_BYTES + 2))
+        }
+        Task::Digest(_) | Task::Same(_) | Task::Find(_) => {
+            u64_from(RESULT_BYTES_MAX + VARINT_BYTES_MAX)
+        }
+    };
     let before = u64::from(fetch.grant.first())
         .saturating_mul(u64::from(fetch.grant.payload()));
-    let most = u64_from(ENCODED_BYTES_MAX).saturating_sub(before);
-    fetch.grant.bytes().min(most)
+    fetch.grant.bytes().min(longest.saturating_sub(before))
 }
 
 fn log_work(ask: DrainLog, now: Instant) -> Work {

@@ -119,7 +119,7 @@ impl<'de> Deserialize<'de> for SectorRange {
 ///
 /// On the wire each is its distance from the end of the one before, and its
 /// count: whatever else cannot be written down.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Default, Eq, PartialEq)]
 pub struct Ranges {
     // Apart, since a count fits 16 bits: the agent keeps many of these.
     firsts: heapless::Vec<u64, RANGES_MAX>,
@@ -234,6 +234,12 @@ impl Ranges {
     #[must_use]
     pub const fn bytes(&self) -> usize {
         usize_from(self.sectors).wrapping_mul(SECTOR_BYTES)
+    }
+}
+
+impl fmt::Debug for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 

@@ -165,7 +165,7 @@ fn grants_beyond_the_window_are_refused() {
     rig.disks.disks[0].hangs = true;
     let mut fetch = read(&rig, &[(0, 512)], Codec::Stored);
     fetch.grant = Grant::new(16384, 0, 999).unwrap();
-    // 32 whole chunks are 8 MiB and their layouts: one too many.
+    // 32 chunks are 8 MiB and their layouts: one too many.
     for _ in 0..32 {
         rig.send(&mut client, RequestBody::Fetch(fetch.clone()));
     }

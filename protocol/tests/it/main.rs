@@ -1,0 +1,6 @@
+//! The protocol as the other side sees it: bytes.
+
+mod messages;
+mod overhead;
+mod transcripts;
+mod wire_v1;
