@@ -2,9 +2,11 @@
 //! it read?
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::ext::superblock;
 use crate::image::format::{Format, Qcow2Compression};
 use crate::image::normal::read::NormalSource;
 use crate::image::qcow2::read::Qcow2Source;
@@ -14,8 +16,9 @@ use crate::local::LocalSource;
 use crate::source::BlockSource;
 use crate::units::{ByteOffset, u64_from};
 
-/// How many bytes [`detect`] looks at.
-pub const DETECT_BYTES: usize = 4;
+/// How many bytes [`detect`] looks at: up to the magic number of a
+/// superblock at its place on a device.
+pub const DETECT_BYTES: usize = 1024 + 58;
 
 /// An image that is open for reading.
 pub struct OpenImage {
@@ -50,17 +53,23 @@ impl OpenImage {
     }
 }
 
-/// The format of a file that begins with `bytes`.
+/// The format of a file that begins with `bytes`: [`DETECT_BYTES`], or all
+/// there is.
 ///
-/// Raw has no mark of its own. The first bytes of a raw image are the boot
-/// block of the filesystem: who wrote that could make it look like another
-/// format, so a format that the user names is to be preferred.
+/// Raw has no mark of its own, and what its first bytes say was written by
+/// whoever wrote the boot block of the filesystem: the magic number of qcow2
+/// in front of a superblock is no qcow2 image. (In one, an L1 table may begin
+/// there, but no entry of it looks like that magic number.) A normal image
+/// with blocks of 1 KiB has its superblock just there; there the format that
+/// the user names is to be preferred.
 #[must_use]
 pub fn detect(bytes: &[u8]) -> Format {
-    let Some(&magic) = bytes.first_chunk::<DETECT_BYTES>() else {
+    let Some(&magic) = bytes.first_chunk::<4>() else {
         return Format::Raw;
     };
-    if u32::from_be_bytes(magic) == qcow2::MAGIC {
+    let ext = bytes.get(1024 + 56..DETECT_BYTES);
+    let has_superblock = ext == Some(&superblock::MAGIC.to_le_bytes());
+    if u32::from_be_bytes(magic) == qcow2::MAGIC && !has_superblock {
         Format::Qcow2
     } else if u32::from_le_bytes(magic) == normal::MAGIC {
         Format::Normal
@@ -84,13 +93,12 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<OpenImage> {
     let format = match format {
         Some(format) => format,
         None => {
-            let mut magic = [0; DETECT_BYTES];
-            let there = facts.length.0 >= u64_from(magic.len());
-            if there {
-                use std::os::unix::fs::FileExt;
-                file.read_exact_at(&mut magic, 0).map_err(failed)?;
-            }
-            detect(&magic)
+            let mut bytes = Vec::new();
+            (&file)
+                .take(u64_from(DETECT_BYTES))
+                .read_to_end(&mut bytes)
+                .map_err(failed)?;
+            detect(&bytes)
         }
     };
     Ok(match format {
@@ -122,4 +130,23 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<OpenImage> {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_block_does_not_make_a_filesystem_another_image() {
+        let mut bytes = vec![0; DETECT_BYTES];
+        assert_eq!(detect(&bytes), Format::Raw);
+        bytes[..4].copy_from_slice(b"QFI\xfb");
+        assert_eq!(detect(&bytes), Format::Qcow2);
+        assert_eq!(detect(&bytes[..100]), Format::Qcow2);
+        bytes[1080..1082].copy_from_slice(&[0x53, 0xEF]);
+        assert_eq!(detect(&bytes), Format::Raw);
+        assert_eq!(detect(&bytes[..3]), Format::Raw);
+        bytes[..4].copy_from_slice(&[0x10, 0xb7, 0x2b, 0x7f]);
+        assert_eq!(detect(&bytes), Format::Normal);
+    }
 }
