@@ -4,7 +4,7 @@ use crate::commands::capture::{Capture, Captured, Losses};
 use crate::commands::destination::Destination;
 use crate::commands::{ImageRequest, Outcome, Report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::{Scope, Walk, WalkOptions, Walker};
+use crate::ext::{JournalMode, Scope, Walk, WalkOptions, Walker};
 use crate::image::format::Format;
 use crate::image::{ImageSink, WriteOrder};
 use crate::local::LocalSource;
@@ -46,6 +46,7 @@ impl Job<'_> {
                 Format::Normal => Scope::Tables,
                 Format::Raw | Format::Qcow2 => self.request.scope,
             },
+            journal: JournalMode::Full,
             superblock: self.request.superblock,
             block_size: self.request.block_size,
             full_tables: self.request.full_tables,

@@ -100,6 +100,19 @@ impl Extent {
     pub(super) const fn end(&self) -> u64 {
         self.logical.saturating_add(self.count)
     }
+
+    /// Adds `next` to `open`, if it goes on where that ends; else takes its
+    /// place and hands out what was open.
+    pub(super) fn join(open: &mut Option<Self>, next: Self) -> Option<Self> {
+        if let Some(open) = open
+            && open.end() == next.logical
+            && open.physical.saturating_add(open.count) == next.physical
+        {
+            open.count = open.count.saturating_add(next.count);
+            return None;
+        }
+        open.replace(next)
+    }
 }
 
 /// Where entry `index` lies in its node.

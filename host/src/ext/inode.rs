@@ -4,7 +4,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::checksums::{crc32c, crc32c_parts};
-use super::superblock::Superblock;
+use super::superblock::{Superblock, incompat};
 
 /// Slots of `i_block`; the first 12 name data blocks directly.
 pub const I_BLOCK_SLOTS: usize = 15;
@@ -106,10 +106,20 @@ impl RawInode {
     pub(crate) fn is_slow_symlink(&self, superblock: &Superblock) -> bool {
         let size = self.i_size_lo.get();
         if self.xattr_block(superblock) == 0 {
-            self.i_blocks_lo.get() != 0 && !(1..60).contains(&size)
+            self.i_blocks_lo.get() != 0
         } else {
             size >= 60 || (size > 4 && self.slot(1) == 0)
         }
+    }
+
+    /// Whether the kernel takes a symbolic link for a short one. Where
+    /// attribute values have inodes, `i_blocks` counts these and tells
+    /// nothing.
+    pub(crate) fn is_fast_symlink(&self, superblock: &Superblock) -> bool {
+        superblock.incompat & incompat::EA_INODE != 0
+            && !self.has_flag(EXTENTS_FL)
+            && (1..60).contains(&self.i_size_lo.get())
+            && self.i_size_high.get() == 0
     }
 
     /// Whether the inode was unlinked while open and waits to be freed.

@@ -12,12 +12,15 @@
 mod assemble;
 mod careful;
 mod checksums;
+pub mod directory;
 mod extents;
 pub mod finding;
 pub mod groups;
 mod head;
 pub mod inode;
+pub mod journal;
 pub mod kind;
+mod live;
 mod maps;
 mod probe;
 mod scan;
@@ -26,10 +29,12 @@ pub mod superblock;
 mod tables;
 pub mod walk;
 mod walker;
+pub mod xattr;
 
 pub use finding::Finding;
 pub use kind::BlockKind;
 pub use walk::{
-    Geometry, Group, Level, Scope, Selection, Step, Walk, WalkOptions,
+    Geometry, Group, JournalMode, Level, Scope, Selection, Step, Walk,
+    WalkOptions,
 };
 pub use walker::Walker;

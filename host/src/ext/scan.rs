@@ -18,8 +18,10 @@ use super::maps::{
 };
 use super::select::Marks;
 use super::superblock::Superblock;
-use crate::ext::{BlockKind, Finding, Scope, Selection, WalkOptions};
-use crate::units::{BlockNumber, usize_from};
+use crate::ext::{
+    BlockKind, Finding, JournalMode, Scope, Selection, WalkOptions,
+};
+use crate::units::{BlockNumber, u64_from, usize_from};
 
 /// The inode whose map lists the bad blocks of the device.
 const BAD_BLOCKS_INODE: u32 = 1;
@@ -37,6 +39,8 @@ pub(super) struct Scan {
     pub(super) waiting: Waiting,
     pub(super) findings: Findings,
     pub(super) careful: Careful,
+    /// The journal's file map, where not all of the journal is wanted.
+    pub(super) journal: Vec<Extent>,
 }
 
 /// Where a finding belongs.
@@ -82,6 +86,7 @@ impl Scan {
             waiting: Waiting::default(),
             findings: Findings::default(),
             careful,
+            journal: Vec::new(),
         }
     }
 
@@ -181,9 +186,11 @@ impl Scan {
         let kind = match raw.file_type() {
             S_IFLNK => {
                 // An inline target has no blocks, whatever its length.
-                return (raw.is_slow_symlink(&self.superblock)
-                    && !raw.has_flag(INLINE_DATA_FL))
-                .then_some(Some(BlockKind::Symlink));
+                let is_slow = raw.is_slow_symlink(&self.superblock)
+                    && !(self.is_complete()
+                        && raw.is_fast_symlink(&self.superblock));
+                return (is_slow && !raw.has_flag(INLINE_DATA_FL))
+                    .then_some(Some(BlockKind::Symlink));
             }
             S_IFDIR => Some(BlockKind::Directory),
             S_IFREG => self.purpose_of_file(number, raw),
@@ -201,7 +208,13 @@ impl Scan {
         if number == superblock.journal_inode {
             return Some(BlockKind::Journal);
         }
-        if superblock.quota_inodes.contains(&number) {
+        let [user, group, project] = superblock.quota_inodes;
+        // e2image takes inodes 3 and 4 for the quota files of users and
+        // groups, whatever the superblock says.
+        if matches!(number, 3 | 4)
+            || number == project
+            || (self.is_complete() && [user, group].contains(&number))
+        {
             return Some(BlockKind::Quota);
         }
         if number == superblock.orphan_file_inode {
@@ -261,7 +274,9 @@ impl Scan {
     }
 
     fn walk_leaf_root(&mut self, owner: Owner, root: &[u8], header: Header) {
-        let Some(kind) = owner.data else { return };
+        if owner.data.is_none() {
+            return;
+        }
         let mut order = InOrder::default();
         let mut behind = 0;
         for number in 0..header.entries {
@@ -277,15 +292,24 @@ impl Scan {
             } else {
                 order.take(extent)
             };
-            if let Some((first, count)) = taken {
-                self.mark_or_find(place, kind, first, count);
+            if let Some((physical, count)) = taken {
+                let taken = Extent { physical, count, ..extent };
+                self.pass_data(owner, place, taken);
             }
         }
     }
 
-    fn mark_extent(&mut self, owner: Owner, place: Place, extent: Extent) {
-        if let Some(kind) = owner.data {
-            self.mark_or_find(place, kind, extent.physical, extent.count);
+    /// A stretch of a file's data.
+    fn pass_data(&mut self, owner: Owner, place: Place, extent: Extent) {
+        let Some(kind) = owner.data else { return };
+        match (kind, self.options.journal) {
+            (BlockKind::Journal, JournalMode::Live) => {
+                self.journal.push(extent);
+            }
+            (BlockKind::Journal, JournalMode::None) => {}
+            _ => {
+                self.mark_or_find(place, kind, extent.physical, extent.count);
+            }
         }
     }
 
@@ -324,7 +348,10 @@ impl Scan {
         match job.shape {
             Shape::Extents => self.visit_extent_node(job, place, height, node),
             Shape::Indirect => {
-                self.visit_indirect(job.owner, place, height, node.bytes);
+                let (logical, _) = job.window;
+                self.visit_indirect(
+                    job.owner, place, height, logical, node.bytes,
+                );
             }
         }
     }
@@ -423,22 +450,12 @@ impl Scan {
                 && extent.end() <= limit
                 && extent.count > 0;
             behind = extent.end();
-            match &mut open {
-                Some(open)
-                    if open.physical.saturating_add(open.count)
-                        == extent.physical =>
-                {
-                    open.count = open.count.saturating_add(extent.count);
-                }
-                _ => {
-                    if let Some(done) = open.replace(extent) {
-                        self.mark_extent(job.owner, place, done);
-                    }
-                }
+            if let Some(done) = Extent::join(&mut open, extent) {
+                self.pass_data(job.owner, place, done);
             }
         }
         if let Some(done) = open {
-            self.mark_extent(job.owner, place, done);
+            self.pass_data(job.owner, place, done);
         }
         if !in_order {
             self.find(place, Fault::BadOrder, Effect::None);
@@ -509,46 +526,75 @@ impl Scan {
     fn walk_indirect_root(&mut self, owner: Owner, root: &[u8; I_BLOCK_BYTES]) {
         let place = Place::of(BlockKind::Map).in_inode(owner.inode);
         let (direct, indirect) = root.split_at(DIRECT_SLOTS * 4);
-        self.visit_indirect(owner, place, 0, direct);
-        for (height, slot) in (0_u16..).zip(indirect.chunks_exact(4)) {
-            self.visit_indirect(owner, place, height.saturating_add(1), slot);
+        self.visit_indirect(owner, place, 0, 0, direct);
+        let mut logical = u64_from(DIRECT_SLOTS);
+        for (height, slot) in (1_u16..).zip(indirect.chunks_exact(4)) {
+            self.visit_indirect(owner, place, height, logical, slot);
+            logical = logical.saturating_add(self.reach(height));
         }
     }
 
+    /// How many data blocks a slot of an indirect block at `height` leads
+    /// to.
+    fn reach(&self, height: u16) -> u64 {
+        let slots = self.superblock.geometry.block_size.bytes_u64() / 4;
+        slots.saturating_pow(u32::from(height))
+    }
+
     /// Follows the block numbers in `slots`: of data at height 0, else of
-    /// map blocks of the height below.
+    /// map blocks of the height below. `logical` is the file's block that the
+    /// first slot stands for.
     fn visit_indirect(
         &mut self,
         owner: Owner,
         place: Place,
         height: u16,
+        logical: u64,
         slots: &[u8],
     ) {
-        let numbers = slots.chunks_exact(4).filter_map(|slot| {
+        let step = self.reach(height);
+        let numbers = slots.chunks_exact(4).scan(logical, |next, slot| {
+            let at = *next;
+            *next = next.saturating_add(step);
             let number = U32::read_from_bytes(slot).ok()?.get();
-            (number != 0).then_some(u64::from(number))
+            Some((at, u64::from(number)))
         });
+        let numbers = numbers.filter(|(_, number)| *number != 0);
         let Some(below) = height.checked_sub(1) else {
-            let Some(kind) = owner.data else { return };
-            let mut open: (u64, u64) = (0, 0);
-            for block in numbers {
-                let (first, count) = open;
-                if count > 0 && block == count.wrapping_add(first) {
-                    open = (first, count.wrapping_add(1));
-                } else {
-                    self.mark_or_find(place, kind, first, count);
-                    open = (block, 1);
-                }
-            }
-            self.mark_or_find(place, kind, open.0, open.1);
+            self.visit_direct(owner, place, numbers);
             return;
         };
-        for block in numbers {
-            let shape = Shape::Indirect;
-            let job = MapJob { block, owner, shape, window: (0, 0) };
+        for (logical, block) in numbers {
+            let job = MapJob {
+                block,
+                owner,
+                shape: Shape::Indirect,
+                window: (logical, u64::MAX),
+            };
             if !self.add_map(job, below, place) {
                 self.careful.suspect(owner.inode);
             }
+        }
+    }
+
+    fn visit_direct(
+        &mut self,
+        owner: Owner,
+        place: Place,
+        numbers: impl Iterator<Item = (u64, u64)>,
+    ) {
+        if owner.data.is_none() {
+            return;
+        }
+        let mut open: Option<Extent> = None;
+        for (logical, physical) in numbers {
+            let extent = Extent { logical, physical, count: 1 };
+            if let Some(done) = Extent::join(&mut open, extent) {
+                self.pass_data(owner, place, done);
+            }
+        }
+        if let Some(done) = open {
+            self.pass_data(owner, place, done);
         }
     }
 

@@ -156,6 +156,8 @@ pub mod incompat {
     pub const BIT64: u32 = 0x80;
     /// Multiple-mount protection.
     pub const MMP: u32 = 0x100;
+    /// Large attribute values have inodes of their own.
+    pub const EA_INODE: u32 = 0x400;
     /// The checksum seed is stored instead of derived from the UUID.
     pub const CSUM_SEED: u32 = 0x2000;
 
@@ -170,7 +172,7 @@ pub mod incompat {
         | BIT64
         | MMP
         | 0x200
-        | 0x400
+        | EA_INODE
         | CSUM_SEED
         | 0x4000
         | 0x8000

@@ -28,6 +28,18 @@ pub enum Scope {
     Data,
 }
 
+/// How much of the journal belongs to an image.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum JournalMode {
+    /// All of it.
+    Full,
+    /// Its superblock, and what a replay needs; all of it with a finding
+    /// where that cannot be told.
+    Live,
+    /// Only its map.
+    None,
+}
+
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WalkOptions {
@@ -35,6 +47,8 @@ pub struct WalkOptions {
     pub selection: Selection,
     /// How far to go.
     pub scope: Scope,
+    /// How much of the journal to select.
+    pub journal: JournalMode,
     /// Use the superblock at this block (`-b`), counted in blocks of
     /// `block_size`.
     pub superblock: Option<BlockNumber>,
@@ -52,6 +66,7 @@ impl Default for WalkOptions {
         Self {
             selection: Selection::Complete,
             scope: Scope::Metadata,
+            journal: JournalMode::Full,
             superblock: None,
             block_size: None,
             full_tables: false,

@@ -6,6 +6,7 @@
 
 use super::assemble::{Assembler, BlockBytes};
 use super::careful::{Careful, SlowWalk, Suspect};
+use super::live::Live;
 use super::maps::{self, MapJob};
 use super::probe::{PROBE_SIZE, Probe};
 use super::scan::Scan;
@@ -56,6 +57,8 @@ enum Phase {
     },
     /// Damaged maps, one block of each at a time.
     Slow(Vec<SlowWalk>),
+    /// The journal's superblock, then its log.
+    Journal(Live),
     /// About to begin anew.
     Again(Box<Superblock>, Careful),
     Rest,
@@ -191,7 +194,10 @@ impl Walker {
                     self.phase = Phase::Again(Box::new(superblock), careful);
                     return Ok(Advance::Restart);
                 }
-                next
+                match (&next.0, &mut self.scan) {
+                    (Phase::Rest, Some(scan)) => journal_phase(Live::new(scan)),
+                    _ => next,
+                }
             }
         };
         self.phase = next;
@@ -225,6 +231,7 @@ impl Walker {
                 begin_tables(scan, &self.groups, &BlockSet::new())
             }
             Phase::Slow(active) => begin_maps(scan, active),
+            Phase::Journal(live) => journal_phase(live.advance(scan)),
             _ => begin_maps(scan, Vec::new()),
         }
     }
@@ -305,6 +312,13 @@ impl Walker {
     }
 }
 
+fn journal_phase(next: Option<(Live, BlockSet)>) -> (Phase, BlockSet) {
+    match next {
+        Some((live, wanted)) => (Phase::Journal(live), wanted),
+        None => (Phase::Rest, BlockSet::new()),
+    }
+}
+
 fn one_block(block: BlockNumber) -> BlockSet {
     BlockRun::new(block, BlockCount(1)).into_iter().collect()
 }
@@ -378,6 +392,7 @@ fn look(
             *suspect = scan.bad_blocks_inode(bytes);
         }
         (Phase::BadBlocks(walk, _), _) => walk.feed(bytes),
+        (Phase::Journal(live), _) => live.take(block, bytes),
         (Phase::Slow(active), _) => {
             for walk in active {
                 if walk.wants == Some(block.0) {
@@ -412,3 +427,6 @@ fn level(
     let empty = ranges.is_empty() && payload.is_empty();
     (!empty).then_some(Level { ranges, payload, probe })
 }
+
+#[cfg(test)]
+mod tests;
