@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::commands::capture::Capture;
 use crate::error::Result;
-use crate::ext::{BlockKind, Scope, Selection, Walk, WalkOptions, Walker};
+use crate::ext::{
+    BlockKind, JournalMode, Scope, Selection, Walk, WalkOptions, Walker,
+};
 use crate::identify::describe_superblock;
 use crate::inventory::Content;
 use crate::local::LocalSource;
@@ -101,6 +103,7 @@ pub fn plan(
     }
     let walker = Walker::new(WalkOptions {
         selection: request.selection,
+        journal: JournalMode::Full,
         scope: request.scope,
         superblock: request.superblock,
         block_size: request.block_size,

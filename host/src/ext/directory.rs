@@ -174,8 +174,7 @@ impl<'a> Iterator for Entries<'a> {
             }
             let end = HEAD_BYTES.saturating_add(head.name_length);
             let Some(name) = record.get(HEAD_BYTES..end) else {
-                self.fault =
-                    Some(Fault::BadCount(crate::units::u64_from(end)));
+                self.fault = Some(Fault::BadCount(crate::units::u64_from(end)));
                 return None;
             };
             debug_assert!(name.len() <= NAME_MAX);

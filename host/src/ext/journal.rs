@@ -396,3 +396,6 @@ impl LiveLog {
 pub fn has_magic(block: &[u8]) -> bool {
     block.get(..4).is_some_and(|magic| magic == MAGIC.to_be_bytes())
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,8 +110,7 @@ impl<'a> Xattrs<'a> {
         let (extra, _) =
             U16::ref_from_prefix(rest).map_err(|_| Fault::Missing)?;
         let extra = usize::from(extra.get());
-        let Some(space) = rest.get(extra..).filter(|_| extra % PAD == 0)
-        else {
+        let Some(space) = rest.get(extra..).filter(|_| extra % PAD == 0) else {
             return Err(Fault::BadCount(crate::units::u64_from(extra)));
         };
         // Without the magic there are no attributes, which is no damage.
@@ -165,8 +164,7 @@ impl<'a> Xattrs<'a> {
 }
 
 fn check_magic(bytes: &[u8]) -> Result<(), Fault> {
-    let (magic, _) =
-        U32::ref_from_prefix(bytes).map_err(|_| Fault::Missing)?;
+    let (magic, _) = U32::ref_from_prefix(bytes).map_err(|_| Fault::Missing)?;
     if magic.get() == MAGIC { Ok(()) } else { Err(Fault::BadMagic) }
 }
 
