@@ -32,7 +32,16 @@ pub fn e2wire() -> Command {
 /// When it does not build.
 #[must_use]
 pub fn build(package: &str, name: &str) -> PathBuf {
-    let profile = profile();
+    build_in(profile(), package, name)
+}
+
+/// The same in another profile.
+///
+/// # Panics
+///
+/// When it does not build.
+#[must_use]
+pub fn build_in(profile: &str, package: &str, name: &str) -> PathBuf {
     let mut command = Command::new(env!("CARGO"));
     command
         .current_dir(crate::root())

@@ -45,6 +45,15 @@ pub const TOOLS: &[Tool] = &[
     tool("man", "man-db"),
 ];
 
+/// What `cargo xtask bench` needs besides.
+pub const BENCH_TOOLS: &[Tool] = &[
+    tool("mount", "mount"),
+    tool("umount", "mount"),
+    tool("strace", "strace"),
+    tool("sync", "coreutils"),
+    tool("cp", "coreutils"),
+];
+
 /// Where `program` lies. Administrators' programs count even when the
 /// caller's search path leaves them out.
 #[must_use]
@@ -67,6 +76,7 @@ pub fn command(program: &str) -> Command {
     let path = find(program).unwrap_or_else(|| {
         let package = TOOLS
             .iter()
+            .chain(BENCH_TOOLS)
             .find(|tool| tool.program == program)
             .map_or("?", |tool| tool.package);
         panic!(

@@ -11,6 +11,7 @@
 use std::process::ExitCode;
 
 mod agent;
+mod bench;
 mod boot;
 mod build_initrd;
 mod ci;
@@ -29,6 +30,7 @@ cargo xtask COMMAND
   tidy             the walls and sizes of the house
   build-initrd     the file that boots on a machine to be rescued (--help)
   boot [FILE...]   boots such a file in an emulated machine (--help)
+  bench local      e2wire beside e2image, in ratios (needs root)
   fixtures [DIR]   makes every test filesystem, lists them, copies them to DIR
 ";
 
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         ["agent"] => agent::run_command(),
         ["ci"] => ci::run_all(),
         ["tidy"] => tidy::run(),
+        ["bench", rest @ ..] => bench::run(rest),
         ["fixtures"] => fixtures::run(None),
         ["fixtures", directory] => fixtures::run(Some(directory)),
         [] | ["help" | "-h" | "--help"] => {

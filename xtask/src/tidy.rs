@@ -90,7 +90,25 @@ impl Tree {
                 tree.files.push(Source::new(path, text));
             }
         }
+        tree.mark_test_modules();
         Ok(tree)
+    }
+
+    /// Files of modules that stand under `#[cfg(test)]` where they are
+    /// declared are test code.
+    fn mark_test_modules(&mut self) {
+        let modules: Vec<String> =
+            self.files.iter().flat_map(Source::test_modules).collect();
+        for file in &mut self.files {
+            let stem = file.path.trim_end_matches(".rs");
+            let stem = stem.trim_end_matches("/mod");
+            let test = modules.iter().any(|module| {
+                stem == module || stem.starts_with(&format!("{module}/"))
+            });
+            if test {
+                file.mark_as_test();
+            }
+        }
     }
 }
 

@@ -36,13 +36,38 @@ impl Source {
             })
             .collect();
         if rust {
-            if is_test_file(&path) {
-                lines.iter_mut().for_each(|line| line.test = true);
-            } else {
-                mark_tests(&mut lines);
-            }
+            mark_tests(&mut lines);
         }
-        Self { path, lines }
+        let mut source = Self { path, lines };
+        if rust && is_test_file(&source.path) {
+            source.mark_as_test();
+        }
+        source
+    }
+
+    /// All of it is test code.
+    pub(crate) fn mark_as_test(&mut self) {
+        self.lines.iter_mut().for_each(|line| line.test = true);
+    }
+
+    /// The files, without `.rs`, of the modules that this one declares for
+    /// tests only.
+    pub(crate) fn test_modules(&self) -> Vec<String> {
+        let stem = self.path.trim_end_matches(".rs");
+        let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
+        let folder = match name {
+            "mod" | "lib" | "main" => folder,
+            _ => stem,
+        };
+        self.lines
+            .windows(2)
+            .filter(|pair| pair[0].code.trim() == "#[cfg(test)]")
+            .filter_map(|pair| {
+                let declared = pair[1].code.trim().strip_suffix(';')?;
+                let (_, module) = declared.split_once("mod ")?;
+                Some(format!("{folder}/{module}"))
+            })
+            .collect()
     }
 
     /// Whether it is Rust.

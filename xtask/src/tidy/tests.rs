@@ -151,6 +151,27 @@ fn test_code_ends_where_its_item_ends() {
 }
 
 #[test]
+fn a_module_declared_for_tests_is_test_code() {
+    let source =
+        |path: &str, text: &str| Source::new(path.to_owned(), text.to_owned());
+    let unwrap = "//! B.\nfn f() { a.unwrap(); }";
+    let mut tree = Tree {
+        top: vec![],
+        files: vec![
+            source("host/src/a/mod.rs", "//! A.\n#[cfg(test)]\nmod b;"),
+            source("host/src/a/b.rs", unwrap),
+            source("host/src/c.rs", "//! C.\n#[cfg(test)]\npub(crate) mod d;"),
+            source("host/src/c/d/mod.rs", unwrap),
+            source("host/src/b.rs", unwrap),
+        ],
+    };
+    tree.mark_test_modules();
+    let found = check(&tree);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0].path, "host/src/b.rs");
+}
+
+#[test]
 fn a_stranger_in_the_root_is_found() {
     let tree = Tree { top: vec!["scripts".to_owned()], files: vec![] };
     let found = check(&tree);

@@ -36,11 +36,7 @@ impl Compressor {
                 })?,
             )),
             Qcow2Compression::Deflate => {
-                Some(Self::Deflate(Box::new(Compress::new_with_window_bits(
-                    Compression::default(),
-                    false,
-                    DEFLATE_WINDOW_BITS,
-                ))))
+                Some(Self::Deflate(Box::new(deflate())))
             }
         })
     }
@@ -55,19 +51,30 @@ impl Compressor {
         match self {
             // It fails for want of room, and would for nothing else.
             Self::Zstd(zstd) => zstd.compress_to_buffer(cluster, room).ok(),
-            Self::Deflate(deflate) => {
-                deflate.reset();
+            Self::Deflate(stream) => {
+                stream.reset();
                 let status =
-                    deflate.compress(cluster, room, FlushCompress::Finish);
-                match status {
-                    Ok(Status::StreamEnd) => {
-                        usize::try_from(deflate.total_out()).ok()
-                    }
-                    _ => None,
+                    stream.compress(cluster, room, FlushCompress::Finish);
+                if let Ok(Status::StreamEnd) = status {
+                    return usize::try_from(stream.total_out()).ok();
                 }
+                // A reset leaves zlib-rs 0.6.8 with part of its buffer lost
+                // when the stream before had not come to its end, and it
+                // panics when nothing is left.
+                **stream = deflate();
+                None
             }
         }
     }
+}
+
+/// A raw deflate stream with the window that QEMU has.
+fn deflate() -> Compress {
+    Compress::new_with_window_bits(
+        Compression::default(),
+        false,
+        DEFLATE_WINDOW_BITS,
+    )
 }
 
 /// Decompresses a cluster.
@@ -124,5 +131,32 @@ impl Decompressor {
             }
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_shrink_again_and_again_is_left_alone() {
+        for method in [Qcow2Compression::Deflate, Qcow2Compression::Zstd] {
+            let mut state = 0x2545_f491_u32;
+            let noise: Vec<u8> = (0..65_536)
+                .map(|_| {
+                    state ^= state << 13;
+                    state ^= state >> 17;
+                    state ^= state << 5;
+                    state.to_le_bytes()[0] | 1
+                })
+                .collect();
+            let mut compressor = Compressor::new(method).unwrap().unwrap();
+            let mut room = vec![0; 40_000];
+            for _ in 0..32 {
+                assert_eq!(compressor.compress(&noise, &mut room), None);
+            }
+            let zeros = [0; 65_536];
+            assert!(compressor.compress(&zeros, &mut room).is_some());
+        }
     }
 }
