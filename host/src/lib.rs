@@ -15,6 +15,7 @@ pub mod error;
 pub mod ext;
 pub mod identify;
 pub mod image;
+pub mod install;
 pub mod inventory;
 pub mod local;
 pub mod manifest;

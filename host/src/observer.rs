@@ -57,6 +57,8 @@ pub enum Phase {
     Copy,
     /// Computing and comparing digests.
     Verify,
+    /// Writing to a device.
+    Write,
     /// Bringing the output to the disk.
     Sync,
 }

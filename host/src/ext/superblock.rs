@@ -483,11 +483,18 @@ fn checksum_seed(raw: &RawSuperblock) -> u32 {
 }
 
 fn checksum_ok(raw: &RawSuperblock, bytes: &[u8; SUPERBLOCK_BYTES]) -> bool {
-    if raw.s_feature_ro_compat.get() & ro_compat::METADATA_CSUM == 0 {
-        return true;
-    }
+    checksum(bytes).is_none_or(|right| right == raw.s_checksum.get())
+}
+
+/// What `s_checksum` (the last four bytes) must be in this superblock; `None`
+/// when its features do not include checksums.
+#[must_use]
+pub fn checksum(bytes: &[u8; SUPERBLOCK_BYTES]) -> Option<u32> {
+    let raw = RawSuperblock::ref_from_bytes(bytes).ok()?;
+    let summed = raw.s_feature_ro_compat.get() & ro_compat::METADATA_CSUM != 0;
     let covered = SUPERBLOCK_BYTES.saturating_sub(size_of::<U32>());
-    crc32c(!0, bytes.get(..covered).unwrap_or_default()) == raw.s_checksum.get()
+    let covered = bytes.get(..covered).unwrap_or_default();
+    summed.then(|| crc32c(!0, covered))
 }
 
 /// A UUID as people write it.

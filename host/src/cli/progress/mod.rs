@@ -21,6 +21,7 @@ pub(super) const fn phase_names(phase: Phase) -> (&'static str, &'static str) {
         Phase::Walk => ("walk", "reading"),
         Phase::Copy => ("copy", "copying"),
         Phase::Verify => ("verify", "checking"),
+        Phase::Write => ("write", "writing"),
         Phase::Sync => ("sync", "syncing"),
     }
 }
