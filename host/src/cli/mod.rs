@@ -75,10 +75,9 @@ fn work(job: &Job, speaker: &Speaker, stop: &Stop) -> Result<Report> {
         Task::Convert(request) => {
             commands::convert(request, speaker.observer().as_ref(), stop)
         }
-        Task::Verify(_) => Err(Error::new(
-            ErrorKind::Internal,
-            format!("`{}` is not part of this build", job.task.name()),
-        )),
+        Task::Verify(request) => {
+            commands::verify(request, speaker.observer().as_ref(), stop)
+        }
         Task::Ls(request) => {
             let devices = commands::ls::ls(request, stop)?;
             speaker.devices(&devices)?;

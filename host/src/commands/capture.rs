@@ -13,11 +13,16 @@ use crate::source::{BlockSource, Priority, ReadFault};
 use crate::stop::Stop;
 use crate::transfer::{Part, Stored, Sweep, byte_ranges};
 use crate::units::{
-    BlockCount, BlockNumber, BlockRun, BlockSize, ByteCount, ByteRange,
+    BlockCount, BlockNumber, BlockRun, BlockSize, ByteCount, ByteOffset,
+    ByteRange,
 };
 
 /// How many partly unreadable places are kept in full; all are counted.
 const SECTORS_MAX: usize = 10_000;
+
+/// Where every superblock in use lies, and how long it is.
+const SUPERBLOCK_AT: ByteOffset = ByteOffset(1024);
+const SUPERBLOCK_BYTES: usize = 1024;
 
 /// A source being captured.
 pub struct Capture<'a> {
@@ -26,8 +31,10 @@ pub struct Capture<'a> {
     stop: &'a Stop,
     collector: Collector,
     losses: Losses,
-    /// Every block that was handed to the sink.
+    /// Every block that the image holds.
     stored: BlockSet,
+    /// The image holds the superblock itself, and not the rest of its block.
+    bare_superblock: bool,
     done: ByteCount,
 }
 
@@ -92,6 +99,7 @@ impl<'a> Capture<'a> {
             collector: Collector::default(),
             losses: Losses::default(),
             stored: BlockSet::new(),
+            bare_superblock: false,
             done: ByteCount(0),
         }
     }
@@ -195,6 +203,15 @@ impl<'a> Capture<'a> {
                 capture.store(&part, size, sink)
             })?;
         }
+        // What was in no pass the sink takes from the walk itself: a normal
+        // image its superblock and descriptors.
+        let mut rest = walk.selected.clone();
+        rest.subtract(&self.stored);
+        for lost in self.losses.blocks.values() {
+            rest.subtract(lost);
+        }
+        self.bare_superblock = rest.contains(size.block_of(SUPERBLOCK_AT));
+        self.stored.union_with(&rest);
         Ok(())
     }
 
@@ -202,6 +219,7 @@ impl<'a> Capture<'a> {
         self.collector.clear();
         self.losses = Losses::default();
         self.stored = BlockSet::new();
+        self.bare_superblock = false;
         self.done = ByteCount(0);
     }
 
@@ -218,8 +236,8 @@ impl<'a> Capture<'a> {
         let again = byte_ranges(known.missing.iter().copied(), size);
         let losses = std::mem::take(&mut self.losses);
         let mut computed = Vec::new();
-        self.sweep(&again, Some(size), &mut |_, part| {
-            computed.extend(records_of(part));
+        self.sweep(&again, Some(size), &mut |capture, part| {
+            computed.extend(capture.records_of(&part, size));
             Ok(())
         })?;
         for record in computed {
@@ -261,13 +279,36 @@ impl<'a> Capture<'a> {
         let mut changed = Vec::new();
         let wanted = byte_ranges(ranges(&telling, size), size);
         self.source.recheck(&wanted)?;
-        self.sweep(&wanted, Some(size), &mut |_, part| {
-            for now in records_of(part) {
+        self.sweep(&wanted, Some(size), &mut |capture, part| {
+            for now in capture.records_of(&part, size) {
                 changed.extend(differing(&now, records));
             }
             Ok(())
         })?;
         Ok(changed)
+    }
+
+    /// The records of what could be read of a part, as the image holds it.
+    fn records_of(&self, part: &Part<'_>, size: BlockSize) -> Vec<RangeRecord> {
+        let stretches = part.stretches.iter();
+        let known = stretches.filter_map(|stretch| match &stretch.what {
+            Stored::Bytes(record) | Stored::Zero(record) => {
+                Some((record, part.filled.bytes.get(stretch.bytes.clone())?))
+            }
+            Stored::Hole(_) => None,
+        });
+        known
+            .map(|(record, bytes)| {
+                let at = self
+                    .bare_superblock
+                    .then(|| superblock_in(record.run, size))
+                    .flatten();
+                match at {
+                    Some(at) => only_superblock(record.run, size, bytes, at),
+                    None => record.clone(),
+                }
+            })
+            .collect()
     }
 
     fn read_level<'s>(
@@ -364,12 +405,28 @@ fn merge(one: &[ByteRange], other: &[ByteRange]) -> Vec<ByteRange> {
     all
 }
 
-/// The records of what could be read of a part.
-fn records_of(part: Part<'_>) -> impl Iterator<Item = RangeRecord> + '_ {
-    part.stretches.iter().filter_map(|stretch| match &stretch.what {
-        Stored::Bytes(record) | Stored::Zero(record) => Some(record.clone()),
-        Stored::Hole(_) => None,
-    })
+/// Where in the bytes of `run` the superblock starts, if it lies there.
+fn superblock_in(run: BlockRun, size: BlockSize) -> Option<usize> {
+    let start = SUPERBLOCK_AT.checked_since(run.first().offset(size)?)?;
+    let inside = start < size.bytes_of(run.count())?;
+    inside.then(|| usize::try_from(start.0).ok()).flatten()
+}
+
+/// The record of `run` with nothing but the superblock, at `at`, in its
+/// block.
+fn only_superblock(
+    run: BlockRun,
+    size: BlockSize,
+    bytes: &[u8],
+    at: usize,
+) -> RangeRecord {
+    let mut bytes = bytes.to_vec();
+    let block = at / size.bytes() * size.bytes();
+    let behind = (block + size.bytes()).min(bytes.len());
+    let end = (at + SUPERBLOCK_BYTES).min(behind);
+    bytes[block..at].fill(0);
+    bytes[end..behind].fill(0);
+    RangeRecord::of(run, size, &bytes)
 }
 
 /// The blocks of `now` that are not what `records` say.

@@ -1,6 +1,8 @@
 //! `convert`: makes an image of another format out of an image.
 
-use crate::commands::capture::{Capture, Captured};
+use serde_json::Map;
+
+use crate::commands::capture::Capture;
 use crate::commands::destination::Destination;
 use crate::commands::image::report_capture;
 use crate::commands::{ConvertRequest, Report};
@@ -43,11 +45,13 @@ pub fn convert(
         no_sync: request.no_sync,
         no_manifest: request.no_manifest,
     };
-    let captured: Captured = destination.write(observer, |sink| {
-        capture.copy(&walk, sink)?;
-        sink.finish()?;
-        capture.finish(&walk)
-    })?;
+    let (walk, captured) =
+        destination.write(observer, &Map::new(), |sink| {
+            capture.copy(&walk, sink)?;
+            sink.finish()?;
+            let captured = capture.finish(&walk)?;
+            Ok((walk, captured))
+        })?;
     Ok(report_capture(&walk, &captured, &destination.name(), format))
 }
 

@@ -1,18 +1,25 @@
 //! Where an image goes: opens the output, makes the sink for it, and gives
 //! the finished file its name.
 
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::{Map, Value};
+
 use crate::commands::Output;
-use crate::error::Result;
+use crate::commands::capture::Captured;
+use crate::error::{Error, Result};
+use crate::ext::Walk;
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::image::normal::HostFacts;
 use crate::image::raw::RawOptions;
 use crate::image::{self, ImageOptions, ImageSink, Target};
 use crate::local::output::{beside, refuse_bad_target};
 use crate::local::{LocalOutput, OutputOptions, StdoutStream};
+use crate::manifest::{self, DIGESTS_SUFFIX, MANIFEST_SUFFIX, Manifest};
 use crate::observer::{Event, Observer, Phase};
 use crate::source::{FileIdentity, SourceFacts};
 use crate::units::ByteOffset;
@@ -45,12 +52,14 @@ impl Destination<'_> {
         }
     }
 
-    /// Opens the output, lets `fill` make the whole image, and publishes it.
-    pub(super) fn write<T>(
+    /// Opens the output, lets `fill` make the whole image, and publishes it
+    /// with its manifest.
+    pub(super) fn write(
         &self,
         observer: &dyn Observer,
-        fill: impl FnOnce(&mut dyn ImageSink) -> Result<T>,
-    ) -> Result<T> {
+        options: &Map<String, Value>,
+        fill: impl FnOnce(&mut dyn ImageSink) -> Result<(Walk, Captured)>,
+    ) -> Result<(Walk, Captured)> {
         let path = match self.output {
             Output::Stdout => {
                 let mut stream = StdoutStream::new();
@@ -59,15 +68,17 @@ impl Destination<'_> {
             Output::File(path) => path,
         };
         let sources: Vec<FileIdentity> = self.source.file.into_iter().collect();
-        let options = OutputOptions {
+        let outputs = OutputOptions {
             overwrite: self.overwrite,
             sync: !self.no_sync,
             sources: &sources,
         };
-        if !self.no_manifest {
-            refuse_bad_target(&beside(path, ".manifest.json"), options)?;
+        for suffix in [MANIFEST_SUFFIX, DIGESTS_SUFFIX] {
+            if !self.no_manifest {
+                refuse_bad_target(&beside(path, suffix), outputs)?;
+            }
         }
-        let mut file = LocalOutput::create(path, options)?;
+        let mut file = LocalOutput::create(path, outputs)?;
         let identity = file.identity()?;
         let whole = self
             .fill(Target::File(&mut file), Some(identity), fill)
@@ -75,13 +86,61 @@ impl Destination<'_> {
                 observer.event(&Event::Phase(Phase::Sync));
                 file.publish().map(|()| result)
             });
-        whole.map_err(|error| match error.what_is_intact() {
-            Some(_) => error,
-            None => error.intact(format!(
-                "the source; an earlier {} is as it was",
-                path.display()
-            )),
-        })
+        let (walk, captured) =
+            whole.map_err(|error| match error.what_is_intact() {
+                Some(_) => error,
+                None => error.intact(format!(
+                    "the source; an earlier {} is as it was",
+                    path.display()
+                )),
+            })?;
+        self.prove(path, outputs, options, (&walk, &captured))?;
+        Ok((walk, captured))
+    }
+
+    /// Writes the manifest, or takes away one that no longer is true.
+    fn prove(
+        &self,
+        path: &Path,
+        outputs: OutputOptions<'_>,
+        options: &Map<String, Value>,
+        (walk, captured): (&Walk, &Captured),
+    ) -> Result<()> {
+        if self.no_manifest {
+            for suffix in [MANIFEST_SUFFIX, DIGESTS_SUFFIX] {
+                match fs::remove_file(beside(path, suffix)) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                        return Err(Error::io(
+                            "the manifest of an earlier image is in the way",
+                            e,
+                        ));
+                    }
+                    _ => {}
+                }
+            }
+            return Ok(());
+        }
+        let mut manifest = Manifest::new(self.source, walk);
+        manifest.image.insert("format".into(), self.format.name().into());
+        if self.dest_offset.0 > 0 {
+            manifest
+                .image
+                .insert("dest_offset".into(), self.dest_offset.0.into());
+        }
+        manifest.options.clone_from(options);
+        for (fault, blocks) in &captured.losses.blocks {
+            for run in blocks.runs() {
+                manifest.add_hole(run, fault);
+            }
+        }
+        manifest::write(path, manifest, &captured.records, outputs).map_err(
+            |error| {
+                error.intact(format!(
+                    "{} is complete, only its manifest is missing",
+                    path.display()
+                ))
+            },
+        )
     }
 
     fn fill<T>(

@@ -1,10 +1,12 @@
 //! `image`: makes an image of a filesystem.
 
+use serde_json::{Map, Value};
+
 use crate::commands::capture::{Capture, Captured, Losses};
 use crate::commands::destination::Destination;
 use crate::commands::{ImageRequest, Outcome, Report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::{JournalMode, Scope, Walk, WalkOptions, Walker};
+use crate::ext::{JournalMode, Scope, Selection, Walk, WalkOptions, Walker};
 use crate::image::format::Format;
 use crate::image::{ImageSink, WriteOrder};
 use crate::local::LocalSource;
@@ -77,7 +79,9 @@ impl Job<'_> {
             no_manifest: request.no_manifest,
         };
         let (walk, captured) =
-            destination.write(self.observer, |sink| self.fill(sink))?;
+            destination.write(self.observer, &options(request), |sink| {
+                self.fill(sink)
+            })?;
         Ok(report_capture(&walk, &captured, &destination.name(), self.format))
     }
 
@@ -125,6 +129,32 @@ impl Job<'_> {
             self.observer.event(&Event::Finding(finding));
         }
     }
+}
+
+/// What was asked for, for the manifest: by the names of the command line.
+fn options(request: &ImageRequest) -> Map<String, Value> {
+    let mut options = Map::new();
+    let mut set = |name: &str, value: Value| {
+        options.insert(name.to_owned(), value);
+    };
+    set(
+        "select",
+        match request.selection {
+            Selection::Complete => "complete",
+            Selection::E2image => "e2image",
+        }
+        .into(),
+    );
+    set("data", (request.scope == Scope::Data).into());
+    set("full_tables", request.full_tables.into());
+    set("source_offset", request.source_offset.0.into());
+    if let Some(superblock) = request.superblock {
+        set("superblock", superblock.0.into());
+    }
+    if let Some(size) = request.block_size {
+        set("blocksize", size.bytes_u64().into());
+    }
+    options
 }
 
 /// What was captured and stored as `name`.

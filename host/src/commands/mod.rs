@@ -13,8 +13,10 @@ pub mod ls;
 pub mod plan;
 pub mod report;
 pub mod request;
+pub mod verify;
 
 pub use convert::convert;
 pub use image::image;
 pub use report::{Outcome, Report};
 pub use request::{ConvertRequest, ImageRequest, Output, VerifyRequest};
+pub use verify::verify;

@@ -48,7 +48,8 @@ impl Planner {
         old: &[u8],
         new: &[u8],
     ) -> Result<()> {
-        if old.len() != new.len() || unit == 0 || old.len() % unit != 0 {
+        let unit = unit.max(1);
+        if old.len() != new.len() || !old.len().is_multiple_of(unit) {
             return Err(Error::new(
                 ErrorKind::Internal,
                 "the sides of a comparison do not fit",

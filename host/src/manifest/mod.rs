@@ -266,6 +266,30 @@ impl Manifest {
         }
     }
 
+    /// The name of the image's format.
+    #[must_use]
+    pub fn image_format(&self) -> &str {
+        self.image.get("format").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Where in its file a raw image starts, in bytes.
+    #[must_use]
+    pub fn dest_offset(&self) -> u64 {
+        number(&self.image, "dest_offset")
+    }
+
+    /// Where on the source the filesystem started, in bytes.
+    #[must_use]
+    pub fn source_offset(&self) -> u64 {
+        number(&self.options, "source_offset")
+    }
+
+    /// Whether the contents of files were asked for.
+    #[must_use]
+    pub fn with_data(&self) -> bool {
+        self.options.get("data").and_then(Value::as_bool).unwrap_or(false)
+    }
+
     /// The size of a block.
     ///
     /// # Errors
@@ -294,6 +318,10 @@ impl SourceIdentity {
             wwn: facts.disk.wwn.clone(),
         }
     }
+}
+
+fn number(map: &Map<String, Value>, name: &str) -> u64 {
+    map.get(name).and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// Writes the manifest of the image `image`, and the ranges beside it if they

@@ -178,8 +178,8 @@ fn a_cut_at_any_write_or_flush_can_be_resumed_and_undone() {
         let error = run(&undo, &mut disk).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WriteIncomplete, "cut {cut}");
         for (at, byte) in disk.medium.iter().enumerate() {
-            let legal = [old[at], new[at]].contains(byte)
-                || (1024..2048).contains(&at);
+            let legal =
+                [old[at], new[at]].contains(byte) || (1024..2048).contains(&at);
             assert!(legal, "byte {at} after cut {cut}");
         }
         // Undone: a plan from what lies there to what lay there.
