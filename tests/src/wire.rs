@@ -25,9 +25,11 @@ use e2wire_protocol::version::Versions;
 /// What is under way at most.
 const WINDOW_BYTES: u32 = 64 * 1024;
 /// The payload of a fragment.
-const FRAGMENT_BYTES: u16 = 4096;
-/// How long to wait before asking again.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const FRAGMENT_BYTES: u16 = 1024;
+/// How many fragments are granted at once.
+const GRANT: u16 = 32;
+/// How long to wait in silence before asking again.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A line to an agent.
 trait Line: Read + Write + Send {}
@@ -309,7 +311,7 @@ impl Wire {
             device,
             task: Task::Read(Ranges::one(range)?),
             codec: Codec::Stored,
-            grant: Grant::new(FRAGMENT_BYTES, 0, 2).context("no grant")?,
+            grant: Grant::new(FRAGMENT_BYTES, 0, GRANT).context("no grant")?,
         });
         self.ask(&body, limit, |reply, _| {
             Ok(match reply.body {
@@ -374,12 +376,12 @@ impl Wire {
             device,
             task,
             codec: Codec::Zstd(1),
-            grant: Grant::new(FRAGMENT_BYTES, 0, 8).context("no grant")?,
+            grant: Grant::new(FRAGMENT_BYTES, 0, GRANT).context("no grant")?,
         };
         loop {
             let first = join.first_missing();
             fetch.grant =
-                Grant::new(FRAGMENT_BYTES, first, 8).context("no grant")?;
+                Grant::new(FRAGMENT_BYTES, first, GRANT).context("no grant")?;
             let body = RequestBody::Fetch(fetch.clone());
             let left = end.saturating_duration_since(Instant::now());
             self.ask(&body, left, |reply, tail| {
@@ -390,12 +392,15 @@ impl Wire {
                     return Ok(Verdict::Other);
                 }
                 join.add(&part, tail)?;
-                let granted = join.has(first, 8);
+                let granted = join.has(first, GRANT);
                 Ok(if granted { Verdict::Done(()) } else { Verdict::More })
             })?;
             if let Some((codec, encoded)) = join.whole() {
-                let tag = fetch.tag(codec, [encoded]);
-                ensure!(tag == join.tag, "the joined chunk has another tag");
+                if fetch.tag(codec, [encoded]) != join.tag {
+                    // An answer to something that was asked before.
+                    join = Join::default();
+                    continue;
+                }
                 return match codec {
                     Codec::Stored => Ok(encoded.to_vec()),
                     Codec::Zstd(_) => {

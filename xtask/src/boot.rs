@@ -113,12 +113,16 @@ fn builder(options: &Options, disks: &[PathBuf]) -> Result<Builder> {
     Ok(builder)
 }
 
+/// What ext4 is made of: the harness leaves out all configuration.
+const FEATURES: &str = "has_journal,extent,dir_index,filetype,64bit,\
+    metadata_csum,flex_bg,sparse_super";
+
 /// A filesystem with something in it.
 fn make_disk(folder: &Path) -> Result<PathBuf> {
     let path = folder.join("disk.raw");
     let sources = crate::project::root().join("protocol");
     let status = tools::command("mke2fs")
-        .args(["-q", "-t", "ext4", "-L", "rescue-me", "-d"])
+        .args(["-q", "-L", "rescue-me", "-O", FEATURES, "-I", "256", "-d"])
         .arg(sources)
         .arg(&path)
         .arg("256M")
