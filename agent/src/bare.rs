@@ -8,6 +8,10 @@ use core::arch::global_asm;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_void};
 
+use rustix::system::RebootCommand;
+
+use crate::linux::init::{self, kernel_log};
+use crate::linux::stdio::{say, stderr};
 use crate::linux::thread;
 
 mod mem;
@@ -91,8 +95,15 @@ unsafe extern "C" fn entry(initial: *const usize) -> ! {
             CStr::from_ptr(*initial.add(1 + i).cast::<*const c_char>())
         };
     }
-    let code = crate::run(arguments.get(1..count).unwrap_or(&[]));
-    exit(code)
+    let arguments = arguments.get(1..count).unwrap_or(&[]);
+    // The kernel hands its init what it does not know itself; only a person
+    // who runs us as the first process of a container gives options.
+    let is_init = rustix::process::getpid().is_init()
+        && !arguments.iter().any(|word| word.to_bytes().starts_with(b"--"));
+    if is_init {
+        init::run();
+    }
+    exit(crate::run(arguments))
 }
 
 fn exit(code: u8) -> ! {
@@ -108,8 +119,24 @@ fn exit(code: u8) -> ! {
     }
 }
 
+/// Says where, in one line. As process 1 it leaves a person time to read it
+/// and restarts the machine: the kernel would panic if we ended.
 #[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    use core::fmt::Write;
+    struct Stderr;
+    impl Write for Stderr {
+        fn write_str(&mut self, text: &str) -> core::fmt::Result {
+            say(stderr(), text.as_bytes());
+            Ok(())
+        }
+    }
+    // There is nobody left to tell of a failure.
+    let _ = write!(Stderr, "\r\ne2wire-agent: {info}\r\n");
+    if rustix::process::getpid().is_init() {
+        kernel_log::wait_for_panic_seconds();
+        init::end(RebootCommand::Restart);
+    }
     exit(101)
 }
 

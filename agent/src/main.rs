@@ -16,36 +16,68 @@ use core::ffi::CStr;
 #[cfg(all(feature = "bare", panic = "abort"))]
 #[expect(unsafe_code, reason = "stands in for a C library")]
 mod bare;
+#[expect(unsafe_code, reason = "talks to the kernel and to C")]
+mod linux;
 #[cfg(all(test, target_arch = "x86_64"))]
 #[expect(unsafe_code, reason = "calls the assembly that it tests")]
 #[path = "bare/mem.rs"]
 mod mem;
 
-#[expect(unsafe_code, reason = "talks to the kernel")]
-#[allow(dead_code)]
-mod linux;
+use linux::options::{self, Command, Options};
+use linux::start::serve;
+use linux::stdio::{say, stderr, stdout};
 
 const VERSION: &str = concat!("e2wire-agent ", env!("CARGO_PKG_VERSION"), "\n");
 
-/// Writes all of `text` to a standard stream, as far as it takes it.
-fn say(stream: rustix::fd::BorrowedFd<'_>, text: &[u8]) {
-    let mut rest = text;
-    while let Ok(written @ 1..) = rustix::io::write(stream, rest) {
-        rest = rest.get(written..).unwrap_or_default();
-    }
-}
+const HELP: &str = "\
+Serves the disks of this machine to e2wire, over any number of ports.
+
+usage: e2wire-agent PORT... [--device PATH]... --insecure
+
+ports:
+  --stdio                 standard input and output
+  --listen ADDR[:PORT]    TCP connections (port 7220 unless named)
+  --connect ADDR[:PORT]   calls a waiting e2wire until it answers
+  --serial PATH[,BAUD]    a serial line, at its present speed unless named
+
+  --device PATH           offers this file or device instead of all devices
+  --insecure              serves whoever comes; there are no keys yet
+  --version, --help
+
+Nothing is ever written to a device.
+";
 
 /// Does what the arguments ask for; the exit status.
 fn run(arguments: &[&CStr]) -> u8 {
-    defmt::info!("agent up");
-    match arguments {
-        [argument] if *argument == c"--version" => {
-            say(linux::stdio::stdout(), VERSION.as_bytes());
+    match options::parse(arguments) {
+        Ok(Command::Serve(options)) => start(options),
+        Ok(Command::Version) => {
+            say(stdout(), VERSION.as_bytes());
             0
         }
-        _ => {
-            say(linux::stdio::stderr(), b"usage: e2wire-agent --version\n");
+        Ok(Command::Help) => {
+            say(stdout(), HELP.as_bytes());
+            0
+        }
+        Err(error) => {
+            say(stderr(), b"e2wire-agent: ");
+            for piece in error.pieces() {
+                say(stderr(), piece);
+            }
+            say(stderr(), b"\n");
             2
+        }
+    }
+}
+
+fn start(options: Options) -> u8 {
+    match serve(options) {
+        Ok(_) => 0,
+        Err(error) => {
+            say(stderr(), b"e2wire-agent: ");
+            say(stderr(), error.as_bytes());
+            say(stderr(), b"\n");
+            1
         }
     }
 }

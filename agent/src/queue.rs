@@ -17,6 +17,10 @@ pub(crate) struct Open {
 }
 
 /// What is left to be done for a request.
+///
+/// A tag of its own makes `Done` all zeros; else it would be a value that no
+/// fetch has, and the whole memory would lie in the program file.
+#[repr(u8)]
 #[expect(clippy::large_enum_variant, reason = "there is no heap to box it")]
 pub(crate) enum Work {
     /// Say that it is done.

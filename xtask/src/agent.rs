@@ -123,7 +123,7 @@ fn c_flags() -> Result<OsString> {
     let mut flags = OsString::from(
         "-ffreestanding -fno-stack-protector -fno-pic -U_FORTIFY_SOURCE \
          -fcf-protection=none -DZSTD_DISABLE_ASM=1 \
-         -DZSTD_STRIP_ERROR_STRINGS=1 \
+         -DZSTD_STRIP_ERROR_STRINGS=1 -DZSTD_TRACE=0 \
          -DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR \
          -DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR \
          -DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR",

@@ -28,7 +28,7 @@ pub(crate) struct Target {
 impl Target {
     /// No device at all.
     pub(crate) const NONE: Self =
-        Self { key: 0, path: Path::new(), rdev: None, sector: 512 };
+        Self { key: 0, path: Path::new(), rdev: None, sector: 0 };
 }
 
 /// The device that a worker holds open.
@@ -58,8 +58,10 @@ impl OpenDevice {
     ) {
         work.unreadable.clear();
         work.length = 0;
-        work.fault = self.try_carry_out(work, buffer, done).err();
-        if work.fault.is_some() {
+        let result = self.try_carry_out(work, buffer, done);
+        work.failed = result.is_err();
+        if let Err(fault) = result {
+            work.fault = fault;
             // The next job may find it well again, or another in its place.
             self.file = None;
         }

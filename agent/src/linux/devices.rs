@@ -272,7 +272,7 @@ impl Devices for Disks {
         match self.pool.poll(slot) {
             Stage::Free => State::Failed(DeviceFault::NoWorker),
             Stage::Running(done) => State::Pending { done },
-            Stage::Ended(Work { fault: Some(fault), .. }, _) => {
+            Stage::Ended(Work { failed: true, fault, .. }, _) => {
                 State::Failed(*fault)
             }
             Stage::Ended(Work { task: Task::Flush, .. }, _) => State::Flushed,

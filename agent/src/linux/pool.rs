@@ -54,8 +54,10 @@ pub(crate) struct Work {
     pub(crate) unreadable: SectorMap,
     /// Bytes that were read.
     pub(crate) length: usize,
-    /// Why it came to nothing.
-    pub(crate) fault: Option<DeviceFault>,
+    /// It came to nothing.
+    pub(crate) failed: bool,
+    /// Why.
+    pub(crate) fault: DeviceFault,
 }
 
 /// A slot's buffer, aligned for direct I/O on any sector size up to a page.
@@ -79,7 +81,7 @@ struct Worker {
 struct Shared {
     slots: [SlotCell; SLOTS_MAX],
     workers: [Worker; WORKERS_MAX],
-    /// The descriptor that wakes the loop; -1 before there is one.
+    /// The descriptor that wakes the loop, plus one; 0 before there is one.
     wake: AtomicI32,
 }
 
@@ -87,18 +89,20 @@ struct Shared {
 // see the module's text; everything else is atomic.
 unsafe impl Sync for Shared {}
 
+// All zeros, so that it takes no place in the program file.
 static SHARED: Shared = Shared {
     slots: [const {
         SlotCell {
             state: AtomicU32::new(FREE),
             done: AtomicU32::new(0),
             work: UnsafeCell::new(Work {
-                task: Task::Flush,
+                task: Task::Read,
                 target: Target::NONE,
                 ranges: Vec::new(),
                 unreadable: SectorMap::new(),
                 length: 0,
-                fault: None,
+                failed: false,
+                fault: DeviceFault::Gone,
             }),
             buffer: UnsafeCell::new(Buffer([0; SLOT_BYTES])),
         }
@@ -109,7 +113,7 @@ static SHARED: Shared = Shared {
             queue: [const { AtomicU8::new(0) }; QUEUE_PLACES],
         }
     }; WORKERS_MAX],
-    wake: AtomicI32::new(-1),
+    wake: AtomicI32::new(0),
 };
 
 static TAKEN: Once<()> = Once::new(());
@@ -151,7 +155,8 @@ impl Pool {
     pub(crate) fn take() -> Result<Self, Errno> {
         TAKEN.take().ok_or(Errno::BUSY)?;
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        SHARED.wake.store(wake.as_raw_fd(), Ordering::Release);
+        let number = wake.as_raw_fd().saturating_add(1);
+        SHARED.wake.store(number, Ordering::Release);
         Ok(Self { workers: Default::default(), slots: [None; SLOTS_MAX], wake })
     }
 
@@ -292,9 +297,10 @@ extern "C" fn work(number: usize) {
         device.carry_out(work, buffer, &cell.done);
         cell.state.store(DONE, Ordering::Release);
         let wake = SHARED.wake.load(Ordering::Acquire);
-        if wake >= 0 {
+        if wake > 0 {
+            let number = wake.saturating_sub(1);
             // SAFETY: the pool never closes it: there is one for ever.
-            let wake = unsafe { BorrowedFd::borrow_raw(wake) };
+            let wake = unsafe { BorrowedFd::borrow_raw(number) };
             // A full counter wakes the loop as well.
             let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
         }

@@ -47,15 +47,16 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Nothing known.
+    /// Nothing known: all zeros, so that a static of it takes no place in the
+    /// program file.
     pub(crate) const fn new() -> Self {
         Self {
             name: Text::new(),
-            kind: DeviceKind::Other,
+            kind: DeviceKind::Disk,
             flags: DeviceFlags::NONE,
             size: 0,
-            logical_sector: 512,
-            physical_sector: 512,
+            logical_sector: 0,
+            physical_sector: 0,
             partition_start: 0,
             partition: 0,
             parent: Text::new(),
@@ -81,10 +82,14 @@ impl Facts {
 
 /// Calls `found` with the name of every block device the kernel knows.
 pub(crate) fn for_each_device(mut found: impl FnMut(&CStr)) {
-    let Some(directory) = open_directory(CWD, c"/sys/class/block") else {
-        return;
-    };
-    for_each_name(&directory, &mut found);
+    for_each_in(c"/sys/class/block", &mut found);
+}
+
+/// Calls `found` with every name in the directory at `path`.
+pub(crate) fn for_each_in(path: &CStr, found: &mut dyn FnMut(&CStr)) {
+    if let Some(directory) = open_directory(CWD, path) {
+        for_each_name(&directory, found);
+    }
 }
 
 fn for_each_name(directory: &OwnedFd, found: &mut dyn FnMut(&CStr)) {

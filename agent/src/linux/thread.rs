@@ -2,8 +2,12 @@
 
 use super::pool::WORKERS_MAX;
 
-/// Threads that may run besides the loop: the disk workers.
-pub(crate) const THREADS_MAX: usize = WORKERS_MAX;
+/// The thread that loads modules, some of which take their time.
+pub(crate) const MODULES_THREAD: usize = WORKERS_MAX;
+
+/// Threads that may run besides the loop: the disk workers, by their number,
+/// and the one above.
+pub(crate) const THREADS_MAX: usize = MODULES_THREAD + 1;
 
 /// Bytes of a thread's stack.
 pub(crate) const STACK_BYTES: usize = 16 * 1024;
