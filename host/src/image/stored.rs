@@ -30,6 +30,13 @@ impl StoredSet {
         }
     }
 
+    /// Adds a stretch, if there is one.
+    pub(super) fn extend(&mut self, range: Option<ByteRange>) {
+        if let Some(range) = range {
+            self.push(range);
+        }
+    }
+
     /// The stretches.
     #[must_use]
     pub fn ranges(&self) -> &[ByteRange] {

@@ -240,7 +240,7 @@ fn disjoint(mut all: Vec<Segment>) -> Vec<Segment> {
 
 impl NormalSource {
     /// The segments from the one that ends behind `at` on.
-    fn from(&self, at: u64) -> &[Segment] {
+    fn segments_from(&self, at: u64) -> &[Segment] {
         let first = self.segments.partition_point(|segment| segment.end <= at);
         self.segments.get(first..).unwrap_or(&[])
     }
@@ -274,14 +274,17 @@ impl NormalSource {
 
 impl Mapped for NormalSource {
     fn zeros_until(&self, at: u64, end: u64) -> u64 {
-        let next = self.from(at).first().map_or(end, |next| next.start);
+        let next =
+            self.segments_from(at).first().map_or(end, |next| next.start);
         next.clamp(at, end)
     }
 
     fn fill(&self, base: u64, room: &mut [u8], bad: Bad<'_>) {
         let end = base.saturating_add(u64_from(room.len()));
-        for segment in
-            self.from(base).iter().take_while(|segment| segment.start < end)
+        for segment in self
+            .segments_from(base)
+            .iter()
+            .take_while(|segment| segment.start < end)
         {
             self.fill_segment(segment, base, room, bad);
         }

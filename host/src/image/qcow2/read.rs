@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use zerocopy::{FromBytes, FromZeros};
 
@@ -41,6 +41,10 @@ pub struct Qcow2Source {
     version: u32,
     compression: Qcow2Compression,
     tables: Mutex<TableCache>,
+    stored: StoredSet,
+    /// Entries of the L1 table whose L2 table an earlier entry has already:
+    /// one of the two is wrong, and each table is looked at only once.
+    twice: BlockSet,
     /// Those that nobody uses right now: making one is not cheap.
     unpackers: Mutex<Vec<Decompressor>>,
 }
@@ -123,7 +127,7 @@ impl Qcow2Source {
             kind: crate::source::SourceKind::Image,
             ..facts
         };
-        Ok(Self {
+        let mut source = Self {
             file,
             facts,
             shape: known.shape,
@@ -131,8 +135,12 @@ impl Qcow2Source {
             version: header.version.get(),
             compression: known.compression,
             tables: Mutex::new(TableCache::default()),
+            stored: StoredSet::default(),
+            twice: BlockSet::new(),
             unpackers: Mutex::new(Vec::new()),
-        })
+        };
+        source.scan();
+        Ok(source)
     }
 
     /// The cluster size in bytes.
@@ -147,62 +155,59 @@ impl Qcow2Source {
         self.compression
     }
 
-    /// What the image holds, zeros that it knows to be such included.
-    ///
-    /// # Errors
-    ///
-    /// When the tables cannot be read or cannot be true.
-    pub fn stored(&self) -> Result<StoredSet> {
+    /// What the image holds, zeros that it knows to be such included. What
+    /// damaged tables may have held counts as held: it is unreadable, and
+    /// whoever needs it shall hear of it.
+    #[must_use]
+    pub const fn stored(&self) -> &StoredSet {
+        &self.stored
+    }
+
+    /// Looks through all tables once.
+    fn scan(&mut self) {
         let mut stored = StoredSet::default();
-        let mut tables_seen = BlockSet::new();
+        let mut seen = BlockSet::new();
         let length = self.facts.length.0;
+        let table_bits = self.shape.table_bytes().trailing_zeros();
         let mut at = 0;
         while at < length {
-            let (cluster, until) = self.cluster_at(at, length, &mut |place| {
-                tables_seen.insert(BlockNumber(place))
-            });
-            match cluster {
-                Cluster::Absent => {}
-                Cluster::Bad(fault) => return Err(self.corrupt(at, fault)),
-                Cluster::Zero | Cluster::Data(_) | Cluster::Packed(_) => {
-                    let end = until.min(length);
-                    if let Some(range) =
-                        ByteRange::between(ByteOffset(at), ByteOffset(end))
-                    {
-                        stored.push(range);
-                    }
-                }
+            let table = self.table_at(at);
+            if let Some(place) = table
+                && mapped::down(at, self.shape.table_bytes()) == at
+                && !seen.insert(BlockNumber(place))
+            {
+                self.twice.insert(BlockNumber(at.wrapping_shr(table_bits)));
+            }
+            let (cluster, until) = self.cluster_at(at, length);
+            if cluster != Cluster::Absent {
+                let end = until.min(length);
+                stored.extend(ByteRange::between(
+                    ByteOffset(at),
+                    ByteOffset(end),
+                ));
             }
             at = until;
         }
-        Ok(stored)
+        self.stored = stored;
     }
 
-    fn corrupt(&self, at: u64, fault: ReadFault) -> Error {
-        Error::new(
-            ErrorKind::NoFilesystem,
-            format!(
-                "{}: the tables for byte {at} of the device are damaged or \
-                 cannot be read ({fault})",
-                self.facts.name
-            ),
-        )
-        .hint("qemu-img check says more")
+    /// The place of the L2 table for the cluster at `at`, if there is one.
+    fn table_at(&self, at: u64) -> Option<u64> {
+        let mut tables = self.lock();
+        let index = at.wrapping_shr(self.shape.table_bytes().trailing_zeros());
+        let (offset, size) = (self.shape.l1_offset, self.shape.l1_size);
+        let entry = tables.l1(&*self.file, offset, index, size).ok()?;
+        Some(entry & OFFSET_MASK).filter(|place| *place != 0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TableCache> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How the cluster around `at` is stored, and up to where that is known
-    /// to go on: data one behind the other in the file as well. `fresh` is
-    /// told of each L2 table that begins at `at` and says false if it has
-    /// seen it before.
-    fn cluster_at(
-        &self,
-        at: u64,
-        end: u64,
-        fresh: &mut dyn FnMut(u64) -> bool,
-    ) -> (Cluster, u64) {
-        let mut tables =
-            self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        self.look_up(&mut tables, at, end, fresh)
+    /// to go on: data one behind the other in the file as well.
+    fn cluster_at(&self, at: u64, end: u64) -> (Cluster, u64) {
+        self.look_up(&mut self.lock(), at, end)
     }
 
     fn look_up(
@@ -210,7 +215,6 @@ impl Qcow2Source {
         tables: &mut TableCache,
         at: u64,
         end: u64,
-        fresh: &mut dyn FnMut(u64) -> bool,
     ) -> (Cluster, u64) {
         let shape = self.shape;
         let table_bytes = shape.table_bytes();
@@ -234,7 +238,7 @@ impl Qcow2Source {
             );
         }
         if place & shape.cluster_bytes().wrapping_sub(1) != 0
-            || (at == table_start && !fresh(place))
+            || self.twice.contains(BlockNumber(index))
         {
             return (Cluster::Bad(ReadFault::Medium), table_end);
         }
@@ -354,10 +358,9 @@ struct Stretch {
 impl Mapped for Qcow2Source {
     fn zeros_until(&self, at: u64, end: u64) -> u64 {
         let mut at = at;
-        let mut tables =
-            self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.lock();
         while at < end {
-            match self.look_up(&mut tables, at, end, &mut |_| true) {
+            match self.look_up(&mut tables, at, end) {
                 (Cluster::Absent | Cluster::Zero, until) => at = until,
                 _ => break,
             }
@@ -370,7 +373,7 @@ impl Mapped for Qcow2Source {
         let mut at = base;
         let mut stretch: Option<Stretch> = None;
         while at < end {
-            let (cluster, until) = self.cluster_at(at, end, &mut |_| true);
+            let (cluster, until) = self.cluster_at(at, end);
             let start = mapped::down(at, self.shape.cluster_bytes());
             match (cluster, &mut stretch) {
                 (Cluster::Data(place), Some(known))
