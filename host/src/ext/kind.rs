@@ -17,7 +17,10 @@ macro_rules! kinds {
 
             /// Its place in [`Self::ALL`].
             #[must_use]
-            #[expect(clippy::as_conversions, reason = "counted by the compiler")]
+            #[expect(
+                clippy::as_conversions,
+                reason = "counted by the compiler"
+            )]
             pub const fn index(self) -> usize {
                 self as usize
             }

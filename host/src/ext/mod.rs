@@ -22,6 +22,7 @@ pub mod journal;
 pub mod kind;
 mod live;
 mod maps;
+mod nodes;
 mod probe;
 mod scan;
 mod select;

@@ -252,7 +252,6 @@ impl Superblock {
         at: Option<BlockNumber>,
         device: Option<ByteCount>,
     ) -> Result<Self> {
-        // OK to unwrap: the size is that of the structure, proven above.
         let raw = RawSuperblock::ref_from_bytes(bytes).map_err(|_| {
             Error::new(ErrorKind::Internal, "a superblock of another size")
         })?;

@@ -88,7 +88,8 @@ pub enum Step {
 }
 
 /// One step of the walk. Every selected block stands in exactly one level,
-/// in one of its two parts (with bigalloc whole clusters do).
+/// in one of its two parts (with bigalloc whole clusters do), but for those
+/// beyond `device_length`: nothing outside the device is asked for.
 #[derive(Debug)]
 pub struct Level {
     /// What the walk waits for: sorted, disjoint, coalesced. Read all of it
