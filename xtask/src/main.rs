@@ -15,6 +15,7 @@ mod bench;
 mod boot;
 mod build_initrd;
 mod ci;
+mod demo;
 mod fixtures;
 mod project;
 mod test;
@@ -23,6 +24,7 @@ mod tidy;
 const USAGE: &str = "\
 cargo xtask COMMAND
 
+  demo [DEVICE]    the main job on a real filesystem, each step explained
   test [ARGS]      installs what is missing, runs every test
                    (ARGS go to `cargo test`)
   agent            builds the freestanding agent and checks it
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         ["boot", rest @ ..] => return exit(boot::run(rest)),
         ["test", rest @ ..] => test::run_tests(rest),
         ["agent"] => agent::run_command(),
+        ["demo"] => demo::run(None),
+        ["demo", device] => demo::run(Some(device)),
         ["ci"] => ci::run_all(),
         ["tidy"] => tidy::run(),
         ["bench", rest @ ..] => bench::run(rest),

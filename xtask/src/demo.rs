@@ -1,0 +1,197 @@
+//! `cargo xtask demo [DEVICE]`: the main job, shown on a real filesystem.
+//!
+//! Every command is printed before it runs, with what it shows; the demo
+//! fails when anything is not as it says.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use e2wire_tests::compare::first_difference;
+use e2wire_tests::{binaries, fixtures, target, tools};
+
+/// Images `device`, or a filesystem made for the purpose.
+pub(crate) fn run(device: Option<&str>) -> Result<()> {
+    crate::test::install_missing()?;
+    println!("Building e2wire ...");
+    let e2wire = binaries::build("e2wire", "e2wire");
+    let scratch = target().join("demo");
+    let _ = fs::remove_dir_all(&scratch);
+    fs::create_dir_all(&scratch)?;
+    let device = match device {
+        Some(device) => PathBuf::from(device)
+            .canonicalize()
+            .with_context(|| format!("no device {device}"))?,
+        None => made(&scratch)?,
+    };
+    let demo = Demo { e2wire, device, scratch };
+    demo.raw()?;
+    demo.qcow2()?;
+    demo.normal()?;
+    println!(
+        "\nAll as it should be. The images lie in {}; look around:\n  \
+         debugfs -R 'ls -l /' {}",
+        demo.scratch.display(),
+        demo.out("complete.raw").display()
+    );
+    Ok(())
+}
+
+/// A filesystem to show things on: files, links, attributes, a directory with
+/// thousands of names.
+fn made(scratch: &Path) -> Result<PathBuf> {
+    let fixture = fixtures::fixture("ext4-4k-full");
+    let device = scratch.join("disk.img");
+    fixture.copy_to(&device)?;
+    println!("Made an ext4 filesystem in {}.", device.display());
+    Ok(device)
+}
+
+struct Demo {
+    e2wire: PathBuf,
+    device: PathBuf,
+    scratch: PathBuf,
+}
+
+impl Demo {
+    fn out(&self, name: &str) -> PathBuf {
+        self.scratch.join(name)
+    }
+
+    fn raw(&self) -> Result<()> {
+        println!(
+            "\n1. A raw image: a sparse file with every block of metadata at \
+             its place."
+        );
+        let (theirs, ours) = (self.out("e2image.raw"), self.out("e2wire.raw"));
+        self.image(&["--select", "e2image", "--format", "raw"], &ours)?;
+        self.e2image(&["-r"], &theirs)?;
+        same(&theirs, &ours)?;
+        let all = self.out("complete.raw");
+        self.image(&["--format", "raw"], &all)?;
+        println!(
+            "   Without --select e2image, e2wire also saves what e2image \
+             forgets: blocks of\n   deleted files that are still open, and \
+             large attributes. e2fsck judges:"
+        );
+        let original = self.fsck(&self.device)?;
+        let image = self.fsck(&all)?;
+        ensure!(original == image, "e2fsck judges the image otherwise");
+        println!("   -> the image is exactly as sound as the original");
+        Ok(())
+    }
+
+    fn qcow2(&self) -> Result<()> {
+        println!("\n2. A qcow2 image: small, for QEMU, qemu-nbd and qemu-img.");
+        let ours = self.out("e2wire.qcow2");
+        self.image(&["--select", "e2image"], &ours)?;
+        let mut check = tools::command("qemu-img");
+        check.args(["check", "-f", "qcow2"]).arg(&ours);
+        self.succeed(&mut check)?;
+        println!("   -> no errors and no leaked clusters");
+        let raw = self.out("from-qcow2.raw");
+        let mut convert = tools::command("qemu-img");
+        convert.args(["convert", "-f", "qcow2", "-O", "raw"]);
+        self.succeed(convert.arg(&ours).arg(&raw))?;
+        same(&self.out("e2image.raw"), &raw)?;
+        let (theirs, classic) =
+            (self.out("e2image.qcow2"), self.out("classic.qcow2"));
+        let layout = ["--select", "e2image", "--qcow2-layout", "classic"];
+        self.image(&layout, &classic)?;
+        self.e2image(&["-Q"], &theirs)?;
+        same(&theirs, &classic)
+    }
+
+    fn normal(&self) -> Result<()> {
+        println!(
+            "\n3. A normal image: the tables only, for debugfs -i and \
+             dumpe2fs -i."
+        );
+        let (theirs, ours) = (self.out("e2image.e2i"), self.out("e2wire.e2i"));
+        self.image(&["--select", "e2image"], &ours)?;
+        self.e2image(&[], &theirs)?;
+        let mut answers = vec![];
+        for image in [&theirs, &ours] {
+            let mut dumpe2fs = tools::command("dumpe2fs");
+            answers.push(self.succeed(dumpe2fs.arg("-i").arg(image))?.stdout);
+        }
+        ensure!(
+            answers.first() == answers.last(),
+            "dumpe2fs -i sees a difference"
+        );
+        println!("   -> dumpe2fs sees the same in both");
+        Ok(())
+    }
+
+    fn image(&self, arguments: &[&str], output: &Path) -> Result<()> {
+        let mut command = Command::new(&self.e2wire);
+        command.arg("image").args(arguments).arg(&self.device).arg(output);
+        self.succeed(&mut command).map(drop)
+    }
+
+    fn e2image(&self, options: &[&str], output: &Path) -> Result<()> {
+        let mut command = tools::command("e2image");
+        command.args(options).arg(&self.device).arg(output);
+        self.succeed(&mut command).map(drop)
+    }
+
+    /// Exit status and words of e2fsck, without the name of the file.
+    fn fsck(&self, device: &Path) -> Result<(Option<i32>, String)> {
+        let mut command = tools::command("e2fsck");
+        let output = self.show(command.arg("-fn").arg(device))?;
+        let said = String::from_utf8_lossy(&output.stdout)
+            .replace(&*device.to_string_lossy(), "");
+        Ok((output.status.code(), said))
+    }
+}
+
+fn same(theirs: &Path, ours: &Path) -> Result<()> {
+    match first_difference(theirs, ours)? {
+        None => {
+            println!("   -> the same as e2image's, byte for byte");
+            Ok(())
+        }
+        Some(at) => bail!(
+            "{} and {} differ from byte {at} on",
+            theirs.display(),
+            ours.display()
+        ),
+    }
+}
+
+impl Demo {
+    /// Prints a command, runs it, prints what it says.
+    fn show(&self, command: &mut Command) -> Result<Output> {
+        let here = format!("{}/", self.scratch.display());
+        let name = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
+        let mut words = vec![
+            Path::new(command.get_program())
+                .file_name()
+                .map(name)
+                .unwrap_or_default(),
+        ];
+        words.extend(command.get_args().map(name));
+        println!("   $ {}", words.join(" ").replace(&here, ""));
+        let output = command.stdin(Stdio::null()).output()?;
+        let said = [&output.stdout[..], &output.stderr[..]].concat();
+        let said = String::from_utf8_lossy(&said);
+        // dumpe2fs lists every group; the beginning is enough here.
+        for line in said.lines().take(6) {
+            println!("     {}", line.replace(&here, ""));
+        }
+        Ok(output)
+    }
+
+    fn succeed(&self, command: &mut Command) -> Result<Output> {
+        let output = self.show(command)?;
+        ensure!(
+            output.status.success(),
+            "{}: {}\n{}",
+            command.get_program().to_string_lossy(),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(output)
+    }
+}
