@@ -29,6 +29,7 @@ pub(crate) fn run(device: Option<&str>) -> Result<()> {
     demo.raw()?;
     demo.qcow2()?;
     demo.normal()?;
+    demo.verify()?;
     println!(
         "\nAll as it should be. The images lie in {}; look around:\n  \
          debugfs -R 'ls -l /' {}",
@@ -124,6 +125,35 @@ impl Demo {
         Ok(())
     }
 
+    fn verify(&self) -> Result<()> {
+        println!("\n4. The manifest beside an image proves what it holds.");
+        let image = self.out("complete.raw");
+        let verify = |image: &Path| {
+            let mut command = Command::new(&self.e2wire);
+            command.arg("verify").arg(image);
+            command
+        };
+        self.succeed(&mut verify(&image))?;
+        println!("   -> not a bit has changed. Now one is flipped ...");
+        let damaged = self.out("damaged.raw");
+        for suffix in ["", ".manifest.json"] {
+            let beside = |path: &Path| {
+                PathBuf::from(format!("{}{suffix}", path.display()))
+            };
+            fs::copy(beside(&image), beside(&damaged))?;
+        }
+        // In the volume's name, s_volume_name of the superblock.
+        flip(&damaged, 1024 + 0x78)?;
+        let output = self.show(&mut verify(&damaged))?;
+        ensure!(
+            output.status.code() == Some(4),
+            "the flipped bit was not found: {}",
+            output.status
+        );
+        println!("   -> found, and what it belongs to");
+        Ok(())
+    }
+
     fn image(&self, arguments: &[&str], output: &Path) -> Result<()> {
         let mut command = Command::new(&self.e2wire);
         command.arg("image").args(arguments).arg(&self.device).arg(output);
@@ -158,6 +188,16 @@ fn same(theirs: &Path, ours: &Path) -> Result<()> {
             ours.display()
         ),
     }
+}
+
+fn flip(path: &Path, at: u64) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+
+    let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at)?;
+    file.write_all_at(&[byte[0] ^ 1], at)?;
+    Ok(())
 }
 
 impl Demo {
