@@ -12,7 +12,7 @@ mod tests;
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -41,6 +41,9 @@ const CHECK_BYTES: u64 = 256 << 10;
 pub trait Supply: Sync {
     /// What the source is.
     fn facts(&self) -> &SourceFacts;
+
+    /// The time, counted from any moment.
+    fn now(&self) -> Duration;
 
     /// Announces what is needed: whole ranges within the source. Asking for
     /// the same twice is harmless.
@@ -86,7 +89,8 @@ struct Inner {
     known: RangeSet,
     zero: RangeSet,
     bad: RangeSet,
-    noted: Instant,
+    /// When the map was written last.
+    noted: Duration,
     unnoted_bytes: u64,
     /// Writing failed: nothing is taken in any more.
     failed: Option<Error>,
@@ -120,7 +124,7 @@ impl<S: Supply> Spool<S> {
             known: RangeSet::new(),
             zero: RangeSet::new(),
             bad: RangeSet::new(),
-            noted: Instant::now(),
+            noted: supply.now(),
             unnoted_bytes: 0,
             failed: None,
             resumed: 0,
@@ -135,7 +139,10 @@ impl<S: Supply> Spool<S> {
         }
         proven.sort_by_key(|record| record.range.start());
         for record in &proven {
-            if budget > 0 && record.state == State::Data {
+            let sector = u64::from(supply.facts().sector_bytes);
+            let whole = record.range.start().0 % sector == 0
+                && record.range.end().0 % sector == 0;
+            if budget > 0 && whole && record.state == State::Data {
                 budget = budget.saturating_sub(record.range.length().0);
                 first.push((record.range, record.digest));
             }
@@ -172,7 +179,7 @@ impl<S: Supply> Spool<S> {
     ///
     /// [`ErrorKind::LocalIo`] when that cannot be written.
     pub fn note(&self) -> Result<()> {
-        self.lock().note()
+        self.lock().note(self.supply.now())
     }
 
     /// The supply.
@@ -188,7 +195,7 @@ impl<S: Supply> Spool<S> {
     /// [`ErrorKind::LocalIo`] when the file cannot be written.
     pub fn make_raw(&self, keep: &RangeSet, length: ByteCount) -> Result<()> {
         let mut inner = self.lock();
-        inner.note()?;
+        inner.note(self.supply.now())?;
         let zeros = vec![0; 64 * 1024];
         let held: Vec<ByteRange> = inner.known.iter().collect();
         for range in held.into_iter().flat_map(|r| keep.missing(r)) {
@@ -231,7 +238,7 @@ impl<S> Drop for Spool<S> {
         let inner =
             self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Whoever cared has called `note` and seen the error.
-        let _ = inner.note();
+        let _ = inner.note(Duration::ZERO);
     }
 }
 
@@ -254,8 +261,8 @@ impl<S: Supply> BlockSource for Spool<S> {
                 if let Some(error) = inner.failed.take() {
                     return Err(error);
                 }
+                inner.note_if_due(self.supply.now())?;
             }
-            inner.note_if_due()?;
         }
         let end = ByteOffset(self.supply.facts().length.0);
         for &range in ranges {
@@ -368,16 +375,16 @@ impl Inner {
         Ok(())
     }
 
-    fn note_if_due(&mut self) -> Result<()> {
+    fn note_if_due(&mut self, now: Duration) -> Result<()> {
         if self.unnoted_bytes >= NOTE_BYTES
-            || self.noted.elapsed() >= NOTE_INTERVAL
+            || now.saturating_sub(self.noted) >= NOTE_INTERVAL
         {
-            self.note()?;
+            self.note(now)?;
         }
         Ok(())
     }
 
-    fn note(&mut self) -> Result<()> {
+    fn note(&mut self, now: Duration) -> Result<()> {
         if self.map.has_pending() {
             if self.options.sync {
                 self.data
@@ -386,7 +393,7 @@ impl Inner {
             }
             self.map.write(self.options.sync)?;
         }
-        self.noted = Instant::now();
+        self.noted = now;
         self.unnoted_bytes = 0;
         Ok(())
     }

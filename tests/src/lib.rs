@@ -13,6 +13,7 @@ pub mod initrds;
 pub mod kernels;
 pub mod oracle;
 pub mod qemu;
+pub mod sim;
 pub mod subject;
 pub mod tools;
 pub mod wire;

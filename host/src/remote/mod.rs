@@ -9,4 +9,5 @@ pub mod line;
 pub mod moment;
 pub mod port;
 pub mod session;
+pub mod source;
 pub mod target;

@@ -281,6 +281,38 @@ impl Session {
         Ok(digests.iter().map(|digest| RangeDigest(*digest)).collect())
     }
 
+    /// The digests of ranges of at most 1 GiB, each as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fetched`], or what the agent answers.
+    pub fn digests(
+        &mut self,
+        device: DeviceId,
+        ranges: &[SectorRange],
+    ) -> Result<Vec<RangeDigest>> {
+        let form = DigestForm::Range;
+        let tickets: Vec<Ticket> = ranges
+            .iter()
+            .map(|&range| {
+                let unit_sectors = range.count();
+                let digest = DigestUnits { range, unit_sectors, form };
+                self.client.fetch(device, Task::Digest(digest))
+            })
+            .collect();
+        let mut digests = Vec::with_capacity(ranges.len());
+        for ticket in tickets {
+            let Event::Body(_, body) = self.answer(ticket)? else {
+                return Err(self.strange("a digest"));
+            };
+            let Ok(digest) = <[u8; 32]>::try_from(body.as_slice()) else {
+                return Err(self.strange("a digest"));
+            };
+            digests.push(RangeDigest(digest));
+        }
+        Ok(digests)
+    }
+
     /// Which units of pairs of ranges are equal: two bits a unit, see
     /// [`SameUnits`].
     ///

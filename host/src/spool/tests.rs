@@ -87,6 +87,10 @@ impl Supply for Disk {
         &self.facts
     }
 
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn want(&self, ranges: &[ByteRange], priority: Priority) {
         let mut wanted = self.wanted.lock().unwrap();
         for &range in ranges {

@@ -2,4 +2,5 @@
 
 mod compat;
 mod fixtures;
+mod sim;
 mod walk;

@@ -86,9 +86,7 @@ impl Client {
             .filter(|ask| ask.number.is_some())
             .map(|ask| ask.due)
             .min();
-        let hold = (self.hold_until > self.last_sent
-            && self.hold_until > self.last_byte)
-            .then_some(self.hold_until);
+        let hold = (self.hold_until > Moment::START).then_some(self.hold_until);
         [asks, self.silence_due(), hold].into_iter().flatten().min()
     }
 
@@ -126,6 +124,9 @@ impl Client {
     pub fn handle_timeout(&mut self, now: Moment) {
         if self.is_in_frame() && self.last_byte.after(EXPIRE_AFTER) <= now {
             self.expire();
+        }
+        if self.hold_until <= now {
+            self.hold_until = Moment::START;
         }
         if self.phase != Phase::Up {
             return;

@@ -1,0 +1,244 @@
+//! A device at the other end of a session, as what a spool is filled from.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use e2wire_protocol::chunk::{Layout, Ranges, RunKind, SectorRange};
+use e2wire_protocol::limits::{SECTOR_BYTES, SPAN_BYTES_MAX};
+use e2wire_protocol::message::DeviceFlags;
+
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::remote::client::{DeviceRecord, Fetched};
+use crate::remote::session::{Session, trouble_error};
+use crate::source::{
+    DiskIdentity, Payload, Piece, Priority, ReadFault, SourceFacts, SourceKind,
+};
+use crate::spool::Supply;
+use crate::units::{ByteCount, ByteOffset, ByteRange};
+
+/// A device at the other end of a session, from an offset to its end.
+pub struct RemoteDevice {
+    session: Mutex<Session>,
+    device: DeviceRecord,
+    base: u64,
+    facts: SourceFacts,
+}
+
+impl RemoteDevice {
+    /// The source's byte 0 is the device's byte `base`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Usage`] when `base` is no multiple of 512 or lies beyond
+    /// the end of the device.
+    pub fn new(
+        session: Session,
+        device: DeviceRecord,
+        base: ByteOffset,
+    ) -> Result<Self> {
+        let bad = |what: &str| {
+            Error::new(
+                ErrorKind::Usage,
+                format!("offset {base} {what} {}", device.name),
+            )
+        };
+        if !base.0.is_multiple_of(SECTOR_BYTES as u64) {
+            return Err(bad("starts at no sector of"));
+        }
+        let Some(length) = device.size.checked_sub(base.0) else {
+            return Err(bad("lies beyond the end of"));
+        };
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let facts = SourceFacts {
+            name: display_name(&device, &session.name()),
+            kind: SourceKind::Remote,
+            length: ByteCount(length),
+            sector_bytes: device.logical_sector.max(512),
+            file: None,
+            disk: DiskIdentity {
+                model: text(&device.model),
+                serial: text(&device.serial),
+                wwn: text(&device.wwn),
+            },
+            mounted_rw: device.flags.has(DeviceFlags::MOUNTED_READ_WRITE),
+        };
+        Ok(Self { session: Mutex::new(session), device, base: base.0, facts })
+    }
+
+    /// The device, as the agent lists it.
+    #[must_use]
+    pub const fn device(&self) -> &DeviceRecord {
+        &self.device
+    }
+
+    /// The session.
+    pub fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `range` on the device, made whole logical sectors.
+    fn on_device(&self, range: ByteRange) -> Option<ByteRange> {
+        let sector = u64::from(self.facts.sector_bytes);
+        let start = range.start().0.checked_add(self.base)?;
+        let end = range.end().0.checked_add(self.base)?;
+        let start = start - start % sector;
+        let end = end.checked_next_multiple_of(sector)?.min(self.device.size);
+        ByteRange::between(ByteOffset(start), ByteOffset(end))
+    }
+
+    /// Hands over what arrived, in addresses of the source.
+    fn hand_over(
+        &self,
+        fetched: &Fetched,
+        each: &mut dyn FnMut(Piece<'_>),
+    ) -> Result<()> {
+        let body = match &fetched.body {
+            Ok(body) => body,
+            Err(trouble) => {
+                let name = self.session().name();
+                return Err(trouble_error(*trouble, &name));
+            }
+        };
+        let layout =
+            Layout::check(body, fetched.ranges.sectors()).map_err(|error| {
+                Error::new(ErrorKind::Protocol, "a chunk has no valid layout")
+                    .because(error)
+            })?;
+        let mut places = Places::new(&fetched.ranges);
+        for run in layout {
+            let mut bytes = run.bytes;
+            let mut left = run.sectors as u64 * SECTOR_BYTES as u64;
+            while left > 0 {
+                let Some(part) = places.next(left) else { return Ok(()) };
+                left -= part.length().0;
+                let length = usize::try_from(part.length().0).unwrap_or(0);
+                let (now, rest) = bytes.split_at(length.min(bytes.len()));
+                bytes = rest;
+                let what = match run.kind {
+                    RunKind::Data => Payload::Bytes(now),
+                    RunKind::Zero => Payload::Zero(part.length()),
+                    RunKind::Unreadable => {
+                        Payload::Unreadable(part.length(), ReadFault::Medium)
+                    }
+                };
+                self.piece(part.start(), what, each);
+            }
+        }
+        Ok(())
+    }
+
+    /// One piece of the device, without what lies before the source.
+    fn piece(
+        &self,
+        at: ByteOffset,
+        what: Payload<'_>,
+        each: &mut dyn FnMut(Piece<'_>),
+    ) {
+        let before = self.base.saturating_sub(at.0);
+        let length = what.length().0;
+        if before >= length {
+            return;
+        }
+        let left = ByteCount(length - before);
+        let what = match what {
+            Payload::Bytes(bytes) => {
+                let skip = usize::try_from(before).unwrap_or(usize::MAX);
+                Payload::Bytes(bytes.get(skip..).unwrap_or(&[]))
+            }
+            Payload::Zero(_) => Payload::Zero(left),
+            Payload::Unreadable(_, why) => Payload::Unreadable(left, why),
+        };
+        each(Piece { at: ByteOffset(at.0 + before - self.base), what });
+    }
+}
+
+/// What users and errors call a device: its name there, and where that is.
+fn display_name(device: &DeviceRecord, line: &str) -> String {
+    if device.name.starts_with('/') {
+        format!("{} at {line}", device.name)
+    } else {
+        format!("/dev/{} at {line}", device.name)
+    }
+}
+
+impl Supply for RemoteDevice {
+    fn facts(&self) -> &SourceFacts {
+        &self.facts
+    }
+
+    fn now(&self) -> Duration {
+        self.session().now().since_start()
+    }
+
+    fn want(&self, ranges: &[ByteRange], priority: Priority) {
+        let ranges: Vec<ByteRange> =
+            ranges.iter().filter_map(|r| self.on_device(*r)).collect();
+        self.session().want(self.device.id, &ranges, priority);
+    }
+
+    fn arrive(&self, each: &mut dyn FnMut(Piece<'_>)) -> Result<()> {
+        let fetched = self.session().fetched()?;
+        self.hand_over(&fetched, each)
+    }
+
+    fn changed(
+        &self,
+        ranges: &[(ByteRange, Digest)],
+    ) -> Result<Vec<ByteRange>> {
+        let mut changed = Vec::new();
+        let mut asked = Vec::new();
+        for (range, digest) in ranges {
+            let sectors = self
+                .on_device(*range)
+                .filter(|there| {
+                    there.length() == range.length()
+                        && there.length().0 <= SPAN_BYTES_MAX
+                })
+                .and_then(SectorRange::from_bytes);
+            match sectors {
+                Some(sectors) => asked.push((*range, sectors, digest)),
+                // The agent cannot digest parts of a sector: read it again.
+                None => changed.push(*range),
+            }
+        }
+        let sectors: Vec<SectorRange> =
+            asked.iter().map(|(_, sectors, _)| *sectors).collect();
+        let digests = self.session().digests(self.device.id, &sectors)?;
+        for ((range, _, digest), now) in asked.into_iter().zip(digests) {
+            if now.0 != *digest {
+                changed.push(range);
+            }
+        }
+        Ok(changed)
+    }
+}
+
+/// The bytes of a chunk's ranges, one behind the other.
+struct Places {
+    ranges: Vec<ByteRange>,
+    index: usize,
+    done: u64,
+}
+
+impl Places {
+    fn new(ranges: &Ranges) -> Self {
+        let ranges = ranges.iter().map(SectorRange::bytes).collect();
+        Self { ranges, index: 0, done: 0 }
+    }
+
+    /// The next bytes, at most `most` of them.
+    fn next(&mut self, most: u64) -> Option<ByteRange> {
+        let range = self.ranges.get(self.index)?;
+        let start = ByteOffset(range.start().0.checked_add(self.done)?);
+        let left = range.end().0.checked_sub(start.0)?;
+        let length = left.min(most);
+        if length == left {
+            self.index += 1;
+            self.done = 0;
+        } else {
+            self.done += length;
+        }
+        ByteRange::new(start, ByteCount(length))
+    }
+}

@@ -1,0 +1,18 @@
+//! A whole job in one process and in virtual time, replayed from one seed:
+//! the agent's state machine, a disk, a line that damages what it carries,
+//! and the host's own code.
+//!
+//! The line of the host *is* the simulation: while the host waits for bytes,
+//! wire, agent, disk and clock move on to the next thing that happens.
+
+mod agent;
+mod disk;
+mod line;
+mod random;
+mod wire;
+mod world;
+
+pub use line::SimLine;
+pub use random::Random;
+pub use wire::Faults;
+pub use world::{Conditions, Tally, World};
