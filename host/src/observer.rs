@@ -37,6 +37,9 @@ pub enum Event<'a> {
         /// Why.
         fault: ReadFault,
     },
+    /// A line of text on the console that the link shares: it comes from
+    /// another machine and may hold anything.
+    Console(&'a str),
     /// Something the user should know, and can act on.
     Warning {
         /// Stable name for scripts.

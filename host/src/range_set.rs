@@ -42,6 +42,13 @@ impl RangeSet {
         self.ranges.insert(start, end);
     }
 
+    /// Adds all of each range.
+    pub fn extend(&mut self, ranges: impl IntoIterator<Item = ByteRange>) {
+        for range in ranges {
+            self.insert(range);
+        }
+    }
+
     /// Takes all of `range` out.
     pub fn remove(&mut self, range: ByteRange) {
         if range.is_empty() {

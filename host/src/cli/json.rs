@@ -288,11 +288,20 @@ impl Observer for Watch {
                 };
                 self.json.incident("hole", &hole);
             }
+            Event::Console(text) => {
+                self.json.write("console", &Console { text });
+            }
             Event::Warning { code, message } => {
                 self.json.write("warning", &Warning { code, message });
             }
         }
     }
+}
+
+/// A line of text on a console.
+#[derive(serde::Serialize)]
+struct Console<'a> {
+    text: &'a str,
 }
 
 /// Whatever moved, and a stall every ten seconds.

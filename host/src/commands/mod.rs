@@ -11,6 +11,7 @@ mod destination;
 pub mod image;
 pub mod ls;
 pub mod plan;
+pub mod reach;
 pub mod report;
 pub mod request;
 pub mod verify;

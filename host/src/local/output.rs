@@ -185,6 +185,102 @@ impl OutputFile for LocalOutput {
     }
 }
 
+/// A file that stays under its own name until it is removed: what a job that
+/// was interrupted goes on from. Mode 0600, and locked.
+#[derive(Debug)]
+pub struct KeptFile {
+    file: File,
+}
+
+impl KeptFile {
+    /// Opens `path`, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] when another process has it or it is no
+    /// ordinary file; [`ErrorKind::LocalIo`] when it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path)
+            .map_err(|e| Error::io(format!("cannot open {name}"), e))?;
+        let is_file = file.metadata().is_ok_and(|data| data.is_file());
+        if !is_file || file.try_lock().is_err() || !is_still(path, &file) {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("{name} is in use, or no ordinary file"),
+            )
+            .intact("nothing was written")
+            .hint("is the same command still running?"));
+        }
+        Ok(Self { file })
+    }
+
+    /// A file without a name, gone with this value.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LocalIo`] when it cannot be made.
+    pub fn temporary() -> Result<Self> {
+        let folder = std::env::temp_dir();
+        let flags = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(flags)
+            .open(&folder)
+            .map(|file| Self { file })
+            .map_err(|e| {
+                Error::io(
+                    format!("cannot make a file in {}", folder.display()),
+                    e,
+                )
+                .hint("TMPDIR names another place")
+            })
+    }
+
+    /// How long it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LocalIo`] when the system cannot say.
+    pub fn length(&self) -> Result<ByteCount> {
+        let metadata = self.file.metadata();
+        metadata
+            .map(|metadata| ByteCount(metadata.len()))
+            .map_err(|e| Error::io("cannot look at a file", e))
+    }
+}
+
+impl OutputFile for KeptFile {
+    fn write_at(&mut self, at: ByteOffset, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, at.0)
+    }
+
+    fn read_at(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, at.0)
+    }
+
+    fn set_length(&mut self, length: ByteCount) -> io::Result<()> {
+        self.file.set_len(length.0)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn starts_zeroed(&self) -> bool {
+        true
+    }
+}
+
 /// Standard output as an output.
 #[derive(Debug)]
 pub struct StdoutStream {

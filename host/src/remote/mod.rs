@@ -5,6 +5,7 @@
 //! filesystem.
 
 pub mod client;
+pub mod inventory;
 pub mod line;
 pub mod moment;
 pub mod port;

@@ -75,7 +75,7 @@ pub enum News<'a> {
 }
 
 /// Takes what happens on a line.
-pub type Watch = Box<dyn FnMut(News<'_>) + Send>;
+pub type Watch<'w> = Box<dyn FnMut(News<'_>) + Send + 'w>;
 
 /// What was seen on a line while no agent answered.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -87,12 +87,12 @@ pub struct Seen {
 }
 
 /// A session; see the module.
-pub struct Session {
+pub struct Session<'w> {
     line: Box<dyn Line>,
     client: Client,
     patience: Patience,
     stop: Stop,
-    watch: Watch,
+    watch: Watch<'w>,
     agent: Option<AgentFacts>,
     seen: Seen,
     silent_since: Option<Moment>,
@@ -100,7 +100,7 @@ pub struct Session {
     buffer: Vec<u8>,
 }
 
-impl Session {
+impl<'w> Session<'w> {
     /// Over `line`, which is opened by [`Self::connect`]. `seed` makes the
     /// session's identifiers.
     #[must_use]
@@ -125,7 +125,7 @@ impl Session {
     }
 
     /// Tells `watch` from now on what happens besides answers.
-    pub fn watch(&mut self, watch: Watch) {
+    pub fn watch(&mut self, watch: Watch<'w>) {
         self.watch = watch;
     }
 

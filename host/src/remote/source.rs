@@ -1,6 +1,7 @@
 //! A device at the other end of a session, as what a spool is filled from.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use e2wire_protocol::chunk::{Layout, Ranges, RunKind, SectorRange};
@@ -9,23 +10,25 @@ use e2wire_protocol::message::DeviceFlags;
 
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::range_set::RangeSet;
 use crate::remote::client::{DeviceRecord, Fetched};
 use crate::remote::session::{Session, trouble_error};
 use crate::source::{
-    DiskIdentity, Payload, Piece, Priority, ReadFault, SourceFacts, SourceKind,
+    BlockSource, DiskIdentity, Payload, Piece, Priority, ReadFault,
+    SourceFacts, SourceKind,
 };
 use crate::spool::Supply;
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 
 /// A device at the other end of a session, from an offset to its end.
-pub struct RemoteDevice {
-    session: Mutex<Session>,
+pub struct RemoteDevice<'w> {
+    session: Arc<Mutex<Session<'w>>>,
     device: DeviceRecord,
     base: u64,
     facts: SourceFacts,
 }
 
-impl RemoteDevice {
+impl<'w> RemoteDevice<'w> {
     /// The source's byte 0 is the device's byte `base`.
     ///
     /// # Errors
@@ -33,7 +36,7 @@ impl RemoteDevice {
     /// [`ErrorKind::Usage`] when `base` is no multiple of 512 or lies beyond
     /// the end of the device.
     pub fn new(
-        session: Session,
+        session: Arc<Mutex<Session<'w>>>,
         device: DeviceRecord,
         base: ByteOffset,
     ) -> Result<Self> {
@@ -51,7 +54,7 @@ impl RemoteDevice {
         };
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let facts = SourceFacts {
-            name: display_name(&device, &session.name()),
+            name: display_name(&device, &lock(&session).name()),
             kind: SourceKind::Remote,
             length: ByteCount(length),
             sector_bytes: device.logical_sector.max(512),
@@ -63,7 +66,7 @@ impl RemoteDevice {
             },
             mounted_rw: device.flags.has(DeviceFlags::MOUNTED_READ_WRITE),
         };
-        Ok(Self { session: Mutex::new(session), device, base: base.0, facts })
+        Ok(Self { session, device, base: base.0, facts })
     }
 
     /// The device, as the agent lists it.
@@ -73,8 +76,8 @@ impl RemoteDevice {
     }
 
     /// The session.
-    pub fn session(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn session(&self) -> MutexGuard<'_, Session<'w>> {
+        lock(&self.session)
     }
 
     /// `range` on the device, made whole logical sectors.
@@ -162,7 +165,7 @@ fn display_name(device: &DeviceRecord, line: &str) -> String {
     }
 }
 
-impl Supply for RemoteDevice {
+impl Supply for RemoteDevice<'_> {
     fn facts(&self) -> &SourceFacts {
         &self.facts
     }
@@ -179,6 +182,10 @@ impl Supply for RemoteDevice {
 
     fn arrive(&self, each: &mut dyn FnMut(Piece<'_>)) -> Result<()> {
         let fetched = self.session().fetched()?;
+        // What another device was looked at for, and is late.
+        if fetched.device != self.device.id {
+            return Ok(());
+        }
         self.hand_over(&fetched, each)
     }
 
@@ -212,6 +219,74 @@ impl Supply for RemoteDevice {
         }
         Ok(changed)
     }
+}
+
+/// Without a spool: for a look at a few places.
+impl BlockSource for RemoteDevice<'_> {
+    fn facts(&self) -> &SourceFacts {
+        &self.facts
+    }
+
+    fn read(
+        &self,
+        ranges: &[ByteRange],
+        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let end = ByteOffset(self.facts.length.0);
+        let mut missing = RangeSet::new();
+        for range in ranges {
+            let inside = range.end().min(end).max(range.start());
+            missing.extend(ByteRange::between(range.start(), inside));
+            if let Some(beyond) = ByteRange::between(inside, range.end())
+                && !beyond.is_empty()
+            {
+                let length = beyond.length();
+                let what = Payload::Unreadable(length, ReadFault::BeyondEnd);
+                if each(Piece { at: inside, what }).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        let wanted: Vec<ByteRange> = missing.iter().collect();
+        self.want(&wanted, Priority::Structure);
+        let mut over = false;
+        while !missing.is_empty() && !over {
+            self.arrive(&mut |piece| {
+                let Some(range) = ByteRange::new(piece.at, piece.what.length())
+                else {
+                    return;
+                };
+                let parts: Vec<ByteRange> = missing.within(range).collect();
+                for part in parts {
+                    missing.remove(part);
+                    over = over || each(clip(&piece, part)).is_break();
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// `part` of a piece.
+fn clip<'a>(piece: &Piece<'a>, part: ByteRange) -> Piece<'a> {
+    let what = match piece.what {
+        Payload::Bytes(bytes) => {
+            let skip = part.start().0.saturating_sub(piece.at.0);
+            let start = usize::try_from(skip).unwrap_or(usize::MAX);
+            let length = usize::try_from(part.length().0).unwrap_or(usize::MAX);
+            let end = start.saturating_add(length);
+            Payload::Bytes(bytes.get(start..end).unwrap_or(&[]))
+        }
+        Payload::Zero(_) => Payload::Zero(part.length()),
+        Payload::Unreadable(_, why) => Payload::Unreadable(part.length(), why),
+    };
+    Piece { at: part.start(), what }
+}
+
+fn lock<'a, 'w>(
+    session: &'a Mutex<Session<'w>>,
+) -> MutexGuard<'a, Session<'w>> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The bytes of a chunk's ranges, one behind the other.

@@ -173,7 +173,11 @@ fn job(
         let run = || -> Result<Vec<u8>> {
             session.connect()?;
             let device = session.devices(true)?.remove(0);
-            let device = RemoteDevice::new(session, device, ByteOffset(0))?;
+            let device = RemoteDevice::new(
+                Arc::new(Mutex::new(session)),
+                device,
+                ByteOffset(0),
+            )?;
             let spool = Spool::open(
                 device,
                 Box::new(data.clone()),

@@ -32,6 +32,10 @@ impl Incidents {
             Event::Warning { message, .. } => {
                 return Some(format!("warning: {message}"));
             }
+            Event::Console(text) => {
+                return (self.shown_max > 0)
+                    .then(|| format!("console: {text}"));
+            }
             Event::Finding(finding) => format!("found: {finding}"),
             Event::Hole { run, fault } => {
                 let first = run.first().0;

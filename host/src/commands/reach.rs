@@ -1,0 +1,304 @@
+//! Reaching devices, here or there: the one door for all verbs that read.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::identify::identify;
+use crate::inventory::{Contents, Device};
+use crate::local::LocalSource;
+use crate::local::output::{KeptFile, beside};
+use crate::observer::{Event, Observer};
+use crate::remote::client::DeviceRecord;
+use crate::remote::inventory::{self, Selector};
+use crate::remote::line::PortLine;
+use crate::remote::port;
+use crate::remote::session::{News, Patience, Session};
+use crate::remote::source::RemoteDevice;
+use crate::remote::target::Target;
+use crate::source::BlockSource;
+use crate::spool::{Identity, Spool, SpoolOptions};
+use crate::stop::Stop;
+use crate::units::{ByteCount, ByteOffset};
+
+/// Where devices are, and how long to wait for them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Reach {
+    /// Whose devices.
+    pub target: Target,
+    /// How long to wait for what.
+    pub patience: Patience,
+}
+
+/// Where what arrives from a remote device is kept.
+#[derive(Clone, Copy, Debug)]
+pub enum SpoolPlace<'a> {
+    /// In `PATH.spool`, until the job is done: the same command goes on from
+    /// it.
+    Beside(&'a Path),
+    /// Nowhere that lasts.
+    Temporary,
+}
+
+/// A session that several readers share.
+pub type Shared<'w> = Arc<Mutex<Session<'w>>>;
+
+/// A source to read, and what has to be cleared away after it.
+pub struct Opened<'w> {
+    source: Box<dyn BlockSource + 'w>,
+    files: Vec<PathBuf>,
+}
+
+impl<'w> Opened<'w> {
+    /// What is read.
+    #[must_use]
+    pub fn source(&self) -> &(dyn BlockSource + 'w) {
+        self.source.as_ref()
+    }
+
+    /// The job is done: nothing will go on from here.
+    pub fn done(self) {
+        let Self { source, files } = self;
+        drop(source);
+        for file in files {
+            // What is left over is only in the way of nobody.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// Opens `device`, from `offset` on. `options` is what a job that goes on
+/// from an unfinished one must have in common with it.
+///
+/// # Errors
+///
+/// [`ErrorKind::NoLink`] when the target is not reached;
+/// [`ErrorKind::NoFilesystem`] when it has no such device; and what opening
+/// and reading local files brings.
+pub fn open_source<'w>(
+    reach: &Reach,
+    device: &Path,
+    offset: ByteOffset,
+    place: SpoolPlace<'_>,
+    options: &str,
+    observer: &'w dyn Observer,
+    stop: &Stop,
+) -> Result<Opened<'w>> {
+    if reach.target == Target::Local {
+        let source = Box::new(LocalSource::open(device, offset)?);
+        return Ok(Opened { source, files: Vec::new() });
+    }
+    let session = connect(reach, observer, stop)?;
+    let record = find(&session, device)?;
+    let identity = Identity::new()
+        .with("device", record.id)
+        .with("size", record.size)
+        .with("offset", offset)
+        .with("options", options);
+    let source = RemoteDevice::new(session, record, offset)?;
+    let (data, map, files) = match place {
+        SpoolPlace::Beside(path) => {
+            let files =
+                vec![beside(path, ".spool"), beside(path, ".spool.map")];
+            let open = |index: usize| KeptFile::open(&files[index]);
+            (open(0)?, open(1)?, files)
+        }
+        SpoolPlace::Temporary => {
+            (KeptFile::temporary()?, KeptFile::temporary()?, Vec::new())
+        }
+    };
+    let length = map.length()?;
+    let lasting = !files.is_empty();
+    let options = SpoolOptions { offset: ByteOffset(0), sync: lasting };
+    let spool = Spool::open(
+        source,
+        Box::new(data),
+        Box::new(map),
+        length,
+        &identity,
+        options,
+    )?;
+    if spool.resumed() > ByteCount(0) {
+        observer.event(&Event::Warning {
+            code: "resumed",
+            message: format!(
+                "going on with an unfinished run: {} are here already",
+                crate::text::bytes(spool.resumed())
+            ),
+        });
+    }
+    Ok(Opened { source: Box::new(spool), files })
+}
+
+/// Connects to the agent of a target; what happens on the line goes to
+/// `observer`.
+///
+/// # Errors
+///
+/// As [`Session::connect`].
+pub fn connect<'w>(
+    reach: &Reach,
+    observer: &'w dyn Observer,
+    stop: &Stop,
+) -> Result<Shared<'w>> {
+    let mut session = session(reach, stop)?;
+    let mut lines = Vec::new();
+    session.watch(Box::new(move |news| tell(&news, &mut lines, observer)));
+    session.connect()?;
+    Ok(Arc::new(Mutex::new(session)))
+}
+
+/// A session that is not connected yet.
+///
+/// # Errors
+///
+/// [`ErrorKind::Usage`] for this machine; [`ErrorKind::Internal`] when the
+/// system has no random bytes.
+pub fn session<'w>(reach: &Reach, stop: &Stop) -> Result<Session<'w>> {
+    let line = PortLine::new(port::of(&reach.target)?);
+    let mut seed = [0; 32];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut seed))
+        .map_err(|error| {
+            Error::new(ErrorKind::Internal, "no random bytes").because(error)
+        })?;
+    Ok(Session::new(Box::new(line), seed, reach.patience, stop.clone()))
+}
+
+/// The longest line of console text that is shown in one piece.
+const CONSOLE_LINE_MAX: usize = 400;
+
+fn tell(news: &News<'_>, line: &mut Vec<u8>, observer: &dyn Observer) {
+    let warn = |code, message| {
+        observer.event(&Event::Warning { code, message });
+    };
+    match news {
+        News::Text(text) => {
+            for &byte in *text {
+                if byte != b'\n' && line.len() < CONSOLE_LINE_MAX {
+                    line.push(byte);
+                    continue;
+                }
+                let text = String::from_utf8_lossy(line);
+                let text = text.trim_end();
+                if !text.is_empty() {
+                    observer.event(&Event::Console(text));
+                }
+                line.clear();
+            }
+        }
+        News::Up(_) => {}
+        News::Silent => warn(
+            "link_silent",
+            "the agent has stopped answering; still asking".to_owned(),
+        ),
+        News::Closed(why) => warn(
+            "link_closed",
+            format!("the line ended ({why}); opening it again"),
+        ),
+        News::Busy(busy) => {
+            if busy.waiting_millis >= 2000 {
+                warn(
+                    "disk_slow",
+                    format!(
+                        "a disk has not answered for {} s, at byte {}",
+                        busy.waiting_millis / 1000,
+                        busy.offset
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// The devices of the target, with what lies on them.
+///
+/// # Errors
+///
+/// As [`Session::fetched`].
+pub fn devices(
+    session: &Shared<'_>,
+    look: bool,
+) -> Result<(Vec<Device>, Vec<DeviceRecord>)> {
+    let records = lock(session).devices(true)?;
+    let mut devices = inventory::devices(&records);
+    if look {
+        for device in &mut devices {
+            look_at(session, &records, device)?;
+            for part in &mut device.partitions {
+                look_at(session, &records, part)?;
+            }
+        }
+    }
+    Ok((devices, records))
+}
+
+fn look_at(
+    session: &Shared<'_>,
+    records: &[DeviceRecord],
+    device: &mut Device,
+) -> Result<()> {
+    let Some(record) = record_of(records, device) else { return Ok(()) };
+    let source =
+        RemoteDevice::new(Arc::clone(session), record.clone(), ByteOffset(0))?;
+    device.contents = match identify(&source) {
+        Ok(contents) => Contents::Known(contents),
+        Err(error) if error.kind() == ErrorKind::NoFilesystem => {
+            Contents::Unreadable(error.to_string())
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(())
+}
+
+fn record_of<'r>(
+    records: &'r [DeviceRecord],
+    device: &Device,
+) -> Option<&'r DeviceRecord> {
+    records.iter().find(|record| inventory::path(record) == device.path)
+}
+
+/// The device that was named, by path or selector.
+fn find(session: &Shared<'_>, device: &Path) -> Result<DeviceRecord> {
+    let named = device.as_os_str().to_str();
+    let selector = named.map(Selector::parse).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Usage,
+            format!("{} is no name of a device", device.display()),
+        )
+    })?;
+    let (devices, records) = devices(session, selector.needs_contents())?;
+    let picked = selector.pick(&devices)?;
+    record_of(&records, picked).cloned().ok_or_else(|| {
+        Error::new(ErrorKind::Internal, "a device is not in its own list")
+    })
+}
+
+/// Picks a device of this machine when it is named by a selector.
+///
+/// # Errors
+///
+/// As [`Selector::pick`].
+pub fn local_path(device: &Path, devices: &[Device]) -> Result<PathBuf> {
+    match device.as_os_str().to_str().map(Selector::parse) {
+        None | Some(Selector::Name(_)) => Ok(device.to_owned()),
+        Some(selector) => selector.pick(devices).map(|d| d.path.clone().into()),
+    }
+}
+
+/// Whether a device is named by what it is and not by where it is.
+#[must_use]
+pub fn is_selector(device: &OsStr) -> bool {
+    device
+        .to_str()
+        .is_some_and(|text| !matches!(Selector::parse(text), Selector::Name(_)))
+}
+
+fn lock<'a, 'w>(
+    session: &'a Shared<'w>,
+) -> std::sync::MutexGuard<'a, Session<'w>> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
+}
