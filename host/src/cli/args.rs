@@ -225,6 +225,9 @@ pub struct OutputArgs {
 #[command(after_long_help = examples::of("plan"))]
 pub struct PlanArgs {
     /// The device or file that the filesystem lies on; only read
+    ///
+    /// A device of this machine may also be named by what it is: UUID=,
+    /// LABEL=, SERIAL= or WWN= and the value, as `e2wire ls` shows it.
     #[arg(value_name = "DEVICE")]
     pub device: PathBuf,
 
@@ -242,6 +245,9 @@ pub struct PlanArgs {
 #[command(after_long_help = examples::of("image"))]
 pub struct ImageArgs {
     /// The device or file that the filesystem lies on; only read
+    ///
+    /// A device of this machine may also be named by what it is: UUID=,
+    /// LABEL=, SERIAL= or WWN= and the value, as `e2wire ls` shows it.
     #[arg(value_name = "DEVICE")]
     pub device: PathBuf,
 

@@ -37,6 +37,11 @@ pub(super) const EXAMPLES: &[Example] = &[
     ),
     example(
         "plan",
+        "A device by what does not change when disks change their names",
+        "e2wire plan UUID=0a1b2c3d-0001-0002-0003-0123456789ab",
+    ),
+    example(
+        "plan",
         "Is it worth it? How much, how long, what is damaged",
         "e2wire plan /dev/sda3",
     ),

@@ -69,6 +69,19 @@ impl Task {
         }
     }
 
+    /// The devices that it speaks of, by whatever name they were given.
+    pub(super) fn devices_mut(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Ls(request) => request.devices.iter_mut().collect(),
+            Self::Plan(request) => vec![&mut request.device],
+            Self::Image(request) => vec![&mut request.device],
+            Self::Verify(request) => request.against.iter_mut().collect(),
+            Self::Convert(_) | Self::Completions(_) | Self::Man { .. } => {
+                Vec::new()
+            }
+        }
+    }
+
     /// Whether no device is concerned.
     const fn is_about_ourselves(&self) -> bool {
         matches!(self, Self::Completions(_) | Self::Man { .. })

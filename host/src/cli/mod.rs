@@ -44,7 +44,7 @@ fn run(typed: &[OsString]) -> ExitCode {
         Ok(args) => args,
         Err(error) => return not_parsed(typed, &error),
     };
-    let job = match job::from_args(args) {
+    let mut job = match job::from_args(args) {
         Ok(job) => job,
         Err(error) => {
             return Speaker::new(&Manner::guess(typed)).finish(Err(error));
@@ -54,8 +54,19 @@ fn run(typed: &[OsString]) -> ExitCode {
     speaker.hello(job.task.name());
     let ended = refuse_terminal(&job.task)
         .and_then(|()| stop_on_signals())
-        .and_then(|stop| work(&job, &speaker, &stop));
+        .and_then(|stop| {
+            name_devices(&mut job.task, &stop)?;
+            work(&job, &speaker, &stop)
+        });
     speaker.finish(ended)
+}
+
+/// Puts paths in the place of `UUID=` and the like.
+fn name_devices(task: &mut Task, stop: &Stop) -> Result<()> {
+    for device in task.devices_mut() {
+        *device = commands::selector::resolve(device, stop)?;
+    }
+    Ok(())
 }
 
 /// The one place where verbs begin.

@@ -114,8 +114,7 @@ impl Speaker {
         if quiet || dumb || !io::stderr().is_terminal() {
             return Box::new(Lines::new(quiet, verbose));
         }
-        let columns = rustix::termios::tcgetwinsize(io::stderr())
-            .map_or(80, |size| size.ws_col);
+        let columns = columns(Stream::Stderr).unwrap_or(COLUMNS_DEFAULT);
         Box::new(Bar::new(columns, verbose))
     }
 
@@ -148,7 +147,7 @@ impl Speaker {
             }
             return Ok(());
         }
-        let text = tree(devices, self.columns());
+        let text = tree(devices, columns(self.manner.text));
         self.manner.text.write(text.as_bytes()).map_err(unwritable)
     }
 
@@ -163,16 +162,6 @@ impl Speaker {
             return Ok(());
         }
         self.manner.text.write(table(plan).as_bytes()).map_err(unwritable)
-    }
-
-    /// The width of the terminal that reports go to, if it is one.
-    fn columns(&self) -> Option<u16> {
-        let size = match self.manner.text {
-            Stream::Stdout => rustix::termios::tcgetwinsize(io::stdout()),
-            Stream::Stderr => rustix::termios::tcgetwinsize(io::stderr()),
-        };
-        // A serial console often does not know its size.
-        size.ok().map(|size| if size.ws_col == 0 { 80 } else { size.ws_col })
     }
 
     /// Tells how it ended and says with which code to end.
@@ -217,6 +206,22 @@ impl Speaker {
         }
         self.manner.text.write(text.as_bytes()).map_err(unwritable)
     }
+}
+
+/// What a terminal has that does not know its size; a serial console often
+/// does not.
+const COLUMNS_DEFAULT: u16 = 80;
+
+/// The width of the terminal behind a stream, if there is one.
+fn columns(stream: Stream) -> Option<u16> {
+    let size = match stream {
+        Stream::Stdout => rustix::termios::tcgetwinsize(io::stdout()),
+        Stream::Stderr => rustix::termios::tcgetwinsize(io::stderr()),
+    };
+    size.ok().map(|size| match size.ws_col {
+        0 => COLUMNS_DEFAULT,
+        columns => columns,
+    })
 }
 
 /// An error as people read it: what and where, what is intact, what to try.

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod reach;
 pub mod report;
 pub mod request;
+pub mod selector;
 pub mod verify;
 
 pub use convert::convert;

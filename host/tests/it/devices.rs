@@ -178,3 +178,15 @@ fn a_plan_counts_what_an_image_stores() {
         assert_eq!(plan["blocks"], sum);
     }
 }
+
+#[test]
+fn a_selector_that_nothing_has_is_refused() {
+    let bench = Bench::new();
+    for name in ["UUID=0000-0000", "LABEL=no such label", "SERIAL=?", "WWN="] {
+        let ended = bench.run(&["plan", name]);
+        assert_eq!(ended.code, Some(9), "{}", ended.stderr);
+        assert!(ended.stderr.contains(name), "{}", ended.stderr);
+    }
+    bench.ext4("LABEL=mail", "mail");
+    assert_eq!(bench.run(&["plan", "./LABEL=mail"]).code, Some(0));
+}

@@ -41,6 +41,7 @@ fn every_example_works() {
         }
         let here = line
             .replace("/dev/sda3", "disk")
+            .replace("UUID=0a1b2c3d-0001-0002-0003-0123456789ab", "disk")
             .replace("/usr/local/share/man/man1", "man1");
         let mut command = std::process::Command::new("bash");
         let program = std::path::Path::new(env!("CARGO_BIN_EXE_e2wire"));

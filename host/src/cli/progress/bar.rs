@@ -1,27 +1,32 @@
 //! Progress on a terminal: one line that moves.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::progress::incidents::{Incidents, printable};
-use crate::cli::progress::phase_names;
+use crate::cli::progress::{Meter, Pulse, Reading};
 use crate::cli::speaker::Stream;
 use crate::observer::{Event, Observer};
 
-/// The bar is redrawn this often even when nothing moves, so that the time
-/// goes on.
-const REDRAW: Duration = Duration::from_millis(500);
+/// The line is drawn this often, also when nothing moves.
+const REDRAW: Duration = Duration::from_millis(250);
 
 /// Below so many columns the bar itself and the sizes are left out.
-const NARROW: u16 = 60;
+const NARROW: u16 = 70;
+
+/// With a bar, where it is known how much there is to do.
+const WIDE: &str = "{prefix} [{wide_bar}] {msg}";
+const PLAIN: &str = "{prefix} {wide_msg}";
 
 /// Draws on standard error.
 #[derive(Debug)]
 pub(in crate::cli) struct Bar {
     bar: ProgressBar,
+    meter: Arc<Mutex<Meter>>,
     incidents: Mutex<Incidents>,
+    pulse: Option<Pulse>,
 }
 
 impl Bar {
@@ -29,8 +34,23 @@ impl Bar {
     pub(in crate::cli) fn new(columns: u16, verbose: bool) -> Self {
         let bar =
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_style(style(columns));
-        Self { bar, incidents: Mutex::new(Incidents::new(false, verbose)) }
+        let meter = Arc::new(Mutex::new(Meter::default()));
+        let (drawn, measured) = (bar.clone(), Arc::clone(&meter));
+        let pulse = Pulse::start(REDRAW, move || {
+            let reading = measured
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .read(Instant::now());
+            if let Some(reading) = reading {
+                draw(&drawn, &reading, columns);
+            }
+        });
+        Self {
+            bar,
+            meter,
+            incidents: Mutex::new(Incidents::new(false, verbose)),
+            pulse: Some(pulse),
+        }
     }
 
     fn say(&self, line: &str) {
@@ -38,17 +58,31 @@ impl Bar {
     }
 }
 
-const fn template(columns: u16) -> &'static str {
-    if columns < NARROW {
-        "{prefix} {percent}% {binary_bytes_per_sec} {eta} left"
-    } else {
-        "{prefix} [{wide_bar}] {binary_bytes} of {binary_total_bytes}, \
-         {binary_bytes_per_sec}, {eta} left"
+fn draw(bar: &ProgressBar, reading: &Reading, columns: u16) {
+    bar.set_prefix(reading.doing());
+    let outlook = reading.outlook();
+    match (reading.amounts(), reading.percent()) {
+        (Some(amounts), _) if columns >= NARROW => {
+            bar.set_style(style(WIDE));
+            bar.set_length(reading.total);
+            bar.set_position(reading.done);
+            let rate = reading.rate();
+            bar.set_message(format!("{amounts}, {rate}, {outlook}"));
+        }
+        (Some(_), Some(percent)) => {
+            bar.set_style(style(PLAIN));
+            bar.set_message(format!("{percent} %, {outlook}"));
+        }
+        _ => {
+            bar.set_style(style(PLAIN));
+            bar.set_message(outlook);
+        }
     }
+    bar.tick();
 }
 
-fn style(columns: u16) -> ProgressStyle {
-    ProgressStyle::with_template(template(columns))
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
         // No reason to end a job; the test keeps the templates right.
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
@@ -56,36 +90,25 @@ fn style(columns: u16) -> ProgressStyle {
 
 impl Observer for Bar {
     fn event(&self, event: &Event<'_>) {
-        match event {
-            Event::Phase(phase) => {
-                let (_, doing) = phase_names(*phase);
-                self.bar.reset();
-                self.bar.set_length(0);
-                self.bar.set_prefix(doing);
-                self.bar.enable_steady_tick(REDRAW);
-            }
-            Event::Progress { done, total } => {
-                if self.bar.length() != Some(total.0) {
-                    self.bar.set_length(total.0);
-                }
-                self.bar.set_position(done.0);
-            }
-            _ => {
-                let line = self
-                    .incidents
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .line(event);
-                if let Some(line) = line {
-                    self.say(&line);
-                }
-            }
+        self.meter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .note(event, Instant::now());
+        let line = self
+            .incidents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .line(event);
+        if let Some(line) = line {
+            self.say(&line);
         }
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
+        // Nothing draws any more when the line is cleared.
+        self.pulse = None;
         self.bar.finish_and_clear();
         let incidents =
             self.incidents.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -100,10 +123,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_templates_are_understood() {
-        for columns in [0, 20, 200] {
-            let parsed = ProgressStyle::with_template(template(columns));
-            assert!(parsed.is_ok(), "{}", template(columns));
+    fn the_templates_are_understood() {
+        for template in [WIDE, PLAIN] {
+            assert!(ProgressStyle::with_template(template).is_ok());
         }
     }
 }

@@ -29,6 +29,8 @@ pub(in crate::cli) struct Reading {
     pub(in crate::cli) left: Option<u64>,
     /// Seconds since anything moved.
     pub(in crate::cli) idle: u64,
+    /// Seconds since this part began.
+    pub(in crate::cli) elapsed: u64,
 }
 
 /// Keeps the last samples of a job's progress.
@@ -42,6 +44,7 @@ struct Current {
     phase: Phase,
     done: u64,
     total: u64,
+    begun: Instant,
     moved: Instant,
     samples: VecDeque<(Instant, u64)>,
 }
@@ -55,6 +58,7 @@ impl Meter {
                     phase: *phase,
                     done: 0,
                     total: 0,
+                    begun: now,
                     moved: now,
                     samples: VecDeque::from([(now, 0)]),
                 });
@@ -80,6 +84,7 @@ impl Meter {
             rate,
             left: missing.checked_div(rate).filter(|_| current.total > 0),
             idle: now.saturating_duration_since(current.moved).as_secs(),
+            elapsed: now.saturating_duration_since(current.begun).as_secs(),
         })
     }
 }

@@ -7,6 +7,7 @@ mod incidents;
 mod lines;
 mod meter;
 mod pulse;
+mod words;
 
 pub(super) use bar::Bar;
 pub(super) use lines::Lines;
