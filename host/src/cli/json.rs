@@ -82,7 +82,7 @@ struct Found {
 
 #[derive(Serialize)]
 struct Hole {
-    block: u64,
+    first: u64,
     count: u64,
     reason: &'static str,
 }
@@ -282,7 +282,7 @@ impl Observer for Watch {
             }
             Event::Hole { run, fault } => {
                 let hole = Hole {
-                    block: run.first().0,
+                    first: run.first().0,
                     count: run.count().0,
                     reason: reason_name(*fault),
                 };

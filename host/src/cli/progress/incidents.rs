@@ -92,7 +92,7 @@ mod tests {
         let mut incidents = Incidents::new(true, false);
         assert_eq!(incidents.line(&hole(5, 2)), None);
         let message = "mounted".to_owned();
-        let warning = Event::Warning { code: "mounted-rw", message };
+        let warning = Event::Warning { code: "mounted_rw", message };
         assert!(incidents.line(&warning).is_some());
         assert_eq!(incidents.rest(), None);
     }
