@@ -319,9 +319,10 @@ impl Qcow2Source {
         let mut unpack = spare
             .or_else(|| Decompressor::new(self.compression))
             .ok_or(ReadFault::Medium)?;
-        let done = unpack.decompress(&packed, cluster);
+        // One that has failed is not used again: who knows what it holds.
+        unpack.decompress(&packed, cluster).ok_or(ReadFault::Medium)?;
         pool().push(unpack);
-        done.ok_or(ReadFault::Medium)
+        Ok(())
     }
 
     /// Reads one compressed cluster into the part of `room` that it covers.
