@@ -2,5 +2,6 @@
 
 mod compat;
 mod fixtures;
+mod safety;
 mod sim;
 mod walk;
