@@ -97,8 +97,8 @@ fn builder(options: &Options, disks: &[PathBuf]) -> Result<Builder> {
     let initrd = initrds::build("boot.img", &arguments)?;
     let loglevel = if options.noisy { 7 } else { 0 };
     let command_line = format!(
-        "console=ttyS0,115200n8 loglevel={loglevel} sysctl.kernel.sysrq=0 \
-         panic=60"
+        "console=ttyS0,115200n8 no_timer_check loglevel={loglevel} \
+         sysctl.kernel.sysrq=0 panic=60"
     );
     let mut builder = Builder::new(&kernel.image, &initrd, &command_line)
         .memory_mib(options.memory)

@@ -1,5 +1,6 @@
 //! The tests of the whole system. One binary, so that it links once.
 
+mod boot;
 mod compat;
 mod fixtures;
 mod safety;
