@@ -11,7 +11,7 @@ use clap_complete::Shell;
 
 use crate::cli::examples;
 use crate::cli::values;
-use crate::ext::Selection;
+use crate::ext::{JournalMode, Selection};
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::remote::target::Target;
 use crate::units::{BlockNumber, BlockSize, ByteOffset};
@@ -141,6 +141,13 @@ pub struct SelectionArgs {
     /// Which rules select blocks
     #[arg(long, value_enum, default_value = "complete", value_name = "RULES")]
     pub select: Selection,
+
+    /// How much of the journal to take
+    ///
+    /// A journal is often most of an image, and nearly all of it is old. What
+    /// is left out is a hole of the image, and recorded in its manifest.
+    #[arg(long, value_enum, default_value = "full", value_name = "PART")]
+    pub journal: JournalMode,
 
     /// Inode tables whole, also where inodes were never used
     ///

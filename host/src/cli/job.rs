@@ -148,6 +148,7 @@ fn plan(args: PlanArgs) -> Result<PlanRequest> {
     Ok(PlanRequest {
         device: args.device,
         selection: selection.select,
+        journal: selection.journal,
         scope,
         superblock: selection.superblock,
         block_size: selection.block_size,
@@ -215,6 +216,7 @@ fn image(args: ImageArgs) -> Result<ImageRequest> {
         output,
         format: Some(format),
         selection: args.selection.select,
+        journal: args.selection.journal,
         scope,
         superblock: args.selection.superblock,
         block_size: args.selection.block_size,

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use crate::ext::Selection;
+use crate::ext::{JournalMode, Selection};
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::units::{BlockNumber, BlockSize, ByteOffset};
 
@@ -118,6 +118,24 @@ impl ValueEnum for Selection {
             ),
             Self::E2image => PossibleValue::new("e2image")
                 .help("exactly the blocks that e2image selects"),
+        })
+    }
+}
+
+impl ValueEnum for JournalMode {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Full, Self::Live, Self::None]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Full => PossibleValue::new("full").help("all of it"),
+            Self::Live => PossibleValue::new("live")
+                .help("its superblock and what a replay needs"),
+            Self::None => PossibleValue::new("none").help(
+                "nothing of it: what was not yet replayed is lost to the \
+                 image",
+            ),
         })
     }
 }

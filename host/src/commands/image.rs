@@ -48,7 +48,7 @@ impl Job<'_> {
                 Format::Normal => Scope::Tables,
                 Format::Raw | Format::Qcow2 => self.request.scope,
             },
-            journal: JournalMode::Full,
+            journal: self.request.journal,
             superblock: self.request.superblock,
             block_size: self.request.block_size,
             full_tables: self.request.full_tables,
@@ -142,6 +142,15 @@ fn options(request: &ImageRequest) -> Map<String, Value> {
         match request.selection {
             Selection::Complete => "complete",
             Selection::E2image => "e2image",
+        }
+        .into(),
+    );
+    set(
+        "journal",
+        match request.journal {
+            JournalMode::Full => "full",
+            JournalMode::Live => "live",
+            JournalMode::None => "none",
         }
         .into(),
     );

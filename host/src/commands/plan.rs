@@ -26,6 +26,8 @@ pub struct PlanRequest {
     pub device: PathBuf,
     /// Which rules select blocks.
     pub selection: Selection,
+    /// How much of the journal is taken.
+    pub journal: JournalMode,
     /// How far the selection goes.
     pub scope: Scope,
     /// Use this superblock (`-b`).
@@ -103,7 +105,7 @@ pub fn plan(
     }
     let walker = Walker::new(WalkOptions {
         selection: request.selection,
-        journal: JournalMode::Full,
+        journal: request.journal,
         scope: request.scope,
         superblock: request.superblock,
         block_size: request.block_size,

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::{Scope, Selection};
+use crate::ext::{JournalMode, Scope, Selection};
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::units::{BlockNumber, BlockSize, ByteOffset};
 
@@ -57,6 +57,8 @@ pub struct ImageRequest {
     pub format: Option<Format>,
     /// Which rules select blocks.
     pub selection: Selection,
+    /// How much of the journal is taken.
+    pub journal: JournalMode,
     /// How far the selection goes.
     pub scope: Scope,
     /// Use this superblock (`-b`).

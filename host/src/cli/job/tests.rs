@@ -1,4 +1,5 @@
 use super::*;
+use crate::ext::JournalMode;
 use clap::Parser as _;
 
 use crate::units::{BlockNumber, BlockSize};
@@ -24,6 +25,7 @@ fn what_is_not_said_has_a_safe_meaning() {
             output: Output::File("a.qcow2".into()),
             format: Some(Format::Qcow2),
             selection: Selection::Complete,
+            journal: JournalMode::Full,
             scope: Scope::Metadata,
             superblock: None,
             block_size: None,
@@ -47,7 +49,7 @@ fn every_option_of_image_arrives_in_the_request() {
     assert_eq!(
         image_request(
             "e2wire image -a -b 32768 -B 4k -f -n -c --overwrite --format raw \
-             --select e2image --source-offset 2048s --dest-offset 1M \
+             --select e2image --journal live --source-offset 2048s --dest-offset 1M \
              --no-manifest --no-sync d o"
         ),
         ImageRequest {
@@ -55,6 +57,7 @@ fn every_option_of_image_arrives_in_the_request() {
             output: Output::File("o".into()),
             format: Some(Format::Raw),
             selection: Selection::E2image,
+            journal: JournalMode::Live,
             scope: Scope::Data,
             superblock: Some(BlockNumber(32768)),
             block_size: BlockSize::from_bytes(4096),
