@@ -19,13 +19,15 @@ fn stuck() -> (Bench, Child) {
         "e2fsprogs",
         &["mke2fs", "-q", "-t", "ext4", "-d", "tree", "disk.img"],
     );
-    let child = bench
+    let mut child = bench
         .e2wire(&["--json", "image", "-a", "disk.img", "-", "--format", "raw"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    // Once it writes, it catches signals, and a pipe is full soon.
+    let stdout = child.stdout.as_mut().unwrap();
+    stdout.read_exact(&mut [0]).unwrap();
     (bench, child)
 }
 
