@@ -94,7 +94,12 @@ fn serve_for_ever(parameters: &Parameters) -> ! {
         last_session: BootClock.now(),
     };
     let rights = Rights::READ.with(Rights::POWER);
-    let action = match serve_with(options, rights, &mut chores) {
+    let ended = serve_with(options, rights, &mut chores);
+    if matches!(ended, Ok(End::Power(_))) {
+        // The last answer is still on its way through a UART or a switch.
+        kernel_log::sleep_seconds(1);
+    }
+    let action = match ended {
         Ok(End::Power(PowerAction::PowerOff)) => RebootCommand::PowerOff,
         Ok(End::Power(PowerAction::Reboot)) => RebootCommand::Restart,
         Ok(End::NoEndpoint) => {
