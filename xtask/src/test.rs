@@ -20,13 +20,27 @@ pub(crate) fn run_tests(rest: &[&str]) -> Result<()> {
 /// Installs the missing packages of [`tools::TOOLS`] when we are root, else
 /// says which line to run.
 pub(crate) fn install_missing() -> Result<()> {
-    let missing = missing_packages();
-    if missing.is_empty() {
+    // Twice: a package may push another one out, whose version does not fit
+    // it (qemu-system-x86 does that to a newer qemu-utils).
+    for _ in 0..2 {
+        let missing = missing_packages();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        install(&missing.into_iter().collect::<Vec<_>>())?;
+    }
+    let still: Vec<_> = missing_packages().into_iter().collect();
+    if still.is_empty() {
         return Ok(());
     }
-    let list: Vec<&str> = missing.into_iter().collect();
-    let line =
-        format!("apt-get install --no-install-recommends {}", list.join(" "));
+    bail!("installed, but still not there: {}", still.join(", "))
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let line = format!(
+        "apt-get install --no-install-recommends {}",
+        packages.join(" ")
+    );
     if !tools::is_root() || tools::find("apt-get").is_none() {
         bail!(
             "the tests need programs that are not installed; \
@@ -41,13 +55,8 @@ pub(crate) fn install_missing() -> Result<()> {
     run(apt(&["update", "--quiet"]))?;
     let mut install =
         apt(&["install", "--yes", "--quiet", "--no-install-recommends"]);
-    install.args(&list);
-    run(install)?;
-    let still: Vec<_> = missing_packages().into_iter().collect();
-    if still.is_empty() {
-        return Ok(());
-    }
-    bail!("installed, but still not there: {}", still.join(", "))
+    install.args(packages);
+    run(install)
 }
 
 fn missing_packages() -> BTreeSet<&'static str> {
