@@ -270,10 +270,6 @@ pub struct ImageArgs {
     #[command(flatten)]
     pub out: OutputArgs,
 
-    /// Leave equal blocks of an existing raw output alone
-    #[arg(short, long, help_heading = "Output")]
-    pub compare: bool,
-
     /// Where the filesystem starts in a raw OUTPUT, in bytes
     #[arg(
         long,

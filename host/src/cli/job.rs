@@ -191,24 +191,10 @@ fn image(args: ImageArgs) -> Result<ImageRequest> {
     let format = output.format(args.out.format)?;
     let (layout, compression) = qcow2(&args.out, format)?;
     let scope = scope(format, &args.selection)?;
-    if format != Format::Raw {
-        if args.compare {
-            return Err(contradiction(
-                "--compare needs a raw output",
-                "leave it out, or take --format raw",
-            ));
-        }
-        if args.dest_offset != ByteOffset(0) {
-            return Err(contradiction(
-                "--dest-offset needs a raw output",
-                "leave it out, or take --format raw",
-            ));
-        }
-    }
-    if args.compare && output == Output::Stdout {
+    if format != Format::Raw && args.dest_offset != ByteOffset(0) {
         return Err(contradiction(
-            "--compare needs an output that exists already",
-            "name a file or a device instead of `-`",
+            "--dest-offset needs a raw output",
+            "leave it out, or take --format raw",
         ));
     }
     Ok(ImageRequest {
@@ -226,7 +212,6 @@ fn image(args: ImageArgs) -> Result<ImageRequest> {
         compression,
         force: args.force,
         dry_run: args.dry_run,
-        compare: args.compare,
         overwrite: args.out.overwrite,
         no_manifest: args.out.no_manifest,
         no_sync: args.out.no_sync,

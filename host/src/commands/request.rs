@@ -75,8 +75,6 @@ pub struct ImageRequest {
     pub force: bool,
     /// Read everything, write nothing (`-n`).
     pub dry_run: bool,
-    /// Leave equal blocks of an existing output alone (`-c`).
-    pub compare: bool,
     /// Replace an existing output.
     pub overwrite: bool,
     /// Write no manifest beside the image.

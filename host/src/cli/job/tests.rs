@@ -34,7 +34,6 @@ fn what_is_not_said_has_a_safe_meaning() {
             compression: Qcow2Compression::None,
             force: false,
             dry_run: false,
-            compare: false,
             overwrite: false,
             no_manifest: false,
             no_sync: false,
@@ -48,7 +47,7 @@ fn what_is_not_said_has_a_safe_meaning() {
 fn every_option_of_image_arrives_in_the_request() {
     assert_eq!(
         image_request(
-            "e2wire image -a -b 32768 -B 4k -f -n -c --overwrite --format raw \
+            "e2wire image -a -b 32768 -B 4k -f -n --overwrite --format raw \
              --select e2image --journal live --source-offset 2048s --dest-offset 1M \
              --no-manifest --no-sync d o"
         ),
@@ -66,7 +65,6 @@ fn every_option_of_image_arrives_in_the_request() {
             compression: Qcow2Compression::None,
             force: true,
             dry_run: true,
-            compare: true,
             overwrite: true,
             no_manifest: true,
             no_sync: true,
@@ -93,8 +91,6 @@ fn contradictions_are_usage_errors_that_say_what_to_try() {
         "e2wire image d -",
         "e2wire image --data d o.e2i",
         "e2wire image -b 8193 -B 1024 d o.e2i",
-        "e2wire image --compare d o.qcow2",
-        "e2wire image --compare --format raw d -",
         "e2wire image --dest-offset 1M d o.qcow2",
         "e2wire image --qcow2-layout classic d o.img",
         "e2wire image --qcow2-compress zstd d o.img",
