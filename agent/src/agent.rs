@@ -28,7 +28,9 @@ use crate::memory::{Memory, PORTS_MAX, SLOTS_MAX};
 use crate::port::{PortKind, PortNumber};
 use crate::queue::{OpenIndex, Stage, Work};
 use crate::schedule::{Running, Scanning};
-use crate::session::{BANNER_INTERVAL, EXPIRE_AFTER, FORGET_AFTER, Line};
+use crate::session::{
+    BANNER_INTERVAL, BUSY_INTERVAL, EXPIRE_AFTER, FORGET_AFTER, Line,
+};
 
 /// The largest window that a session may have. Payload is cut as it goes
 /// out, so a window costs the agent nothing.
@@ -194,7 +196,7 @@ impl<'m> Agent<'m> {
             self.listed = true;
         }
         self.age(now);
-        self.collect(devices, encoder);
+        self.collect(now, devices, encoder);
         self.schedule(now, devices, encoder);
         for place in 0..PORTS_MAX {
             if let Some(port) = PortNumber::new(place) {
@@ -378,16 +380,16 @@ impl<'m> Agent<'m> {
             if line.serial && !line.session.begun {
                 at(line.banner.after(BANNER_INTERVAL));
             }
-            let mut working = false;
             for index in &line.session.order {
-                match self.memory.queue.get(*index).map(|open| &open.work) {
-                    Some(Work::Log { until, .. }) => at(*until),
-                    Some(_) => working = true,
-                    None => {}
+                let Some(open) = self.memory.queue.get(*index) else {
+                    continue;
+                };
+                match &open.work {
+                    Work::Log { until, .. } => at(*until),
+                    _ => {
+                        at(line.out.moved.max(open.since).after(BUSY_INTERVAL));
+                    }
                 }
-            }
-            if working {
-                at(line.out.moved.after(crate::session::BUSY_INTERVAL));
             }
         } else if !line.rests {
             at(line.out.moved.after(crate::session::STUCK_AFTER));

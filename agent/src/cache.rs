@@ -3,16 +3,22 @@
 //!
 //! It is only a cache: whatever is not here is made again, and comes out the
 //! same as long as the disk does. Chunks whose fragments are still to be sent
-//! are pinned.
+//! are pinned. What a disk holds may change, so a chunk serves for a few
+//! seconds only, and only the session that it was made for.
 
 use e2wire_protocol::chunk::Codec;
 use e2wire_protocol::digest::{ShortDigest, Tag};
 use e2wire_protocol::message::PARTS_MAX;
 
+use crate::clock::{Duration, Instant};
 use crate::memory::{CACHED_CHUNKS_MAX, CHUNK_PAGES_MAX, PAGE_BYTES, PAGES};
 
-/// Names what a chunk is an answer to: device, task and wished codec.
+/// Names what a chunk is an answer to: device, task and wished codec, for
+/// which session, and since which flush.
 pub(crate) type Key = ShortDigest;
+
+/// How long a chunk serves after it was made.
+pub(crate) const SERVES_FOR: Duration = Duration::from_millis(10_000);
 
 /// A chunk in the cache.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -32,6 +38,7 @@ struct Chunk {
     pages: heapless::Vec<u16, CHUNK_PAGES_MAX>,
     pins: u16,
     used: u64,
+    made: Instant,
 }
 
 impl Chunk {
@@ -46,6 +53,7 @@ impl Chunk {
             pages: heapless::Vec::new(),
             pins: 0,
             used: 0,
+            made: Instant::from_micros(0),
         }
     }
 
@@ -73,12 +81,13 @@ impl Cache {
     }
 
     /// The chunk that answers `key`, pinned.
-    pub(crate) fn pin(&mut self, key: Key) -> Option<ChunkIndex> {
+    pub(crate) fn pin(&mut self, key: Key, now: Instant) -> Option<ChunkIndex> {
         self.clock = self.clock.wrapping_add(1);
         let clock = self.clock;
         let (index, chunk) = (0..)
             .zip(&mut self.chunks)
-            .find(|(_, chunk)| !chunk.is_free() && chunk.key == key)?;
+            .filter(|(_, chunk)| !chunk.is_free() && chunk.key == key)
+            .find(|(_, chunk)| now.since(chunk.made) <= SERVES_FOR)?;
         chunk.pins = chunk.pins.checked_add(1)?;
         chunk.used = clock;
         Some(ChunkIndex(index))
@@ -99,6 +108,7 @@ impl Cache {
         tag: Tag,
         codec: Codec,
         encoded: &[u8],
+        now: Instant,
     ) -> Option<ChunkIndex> {
         let length = u32::try_from(encoded.len()).ok()?;
         let needed = encoded.len().div_ceil(PAGE_BYTES);
@@ -117,6 +127,7 @@ impl Cache {
             pages: heapless::Vec::new(),
             pins: 1,
             used: self.clock,
+            made: now,
         };
         let places = (0..).zip(self.taken.iter_mut().zip(&mut self.pages));
         let free = places.filter(|(_, (taken, _))| !**taken);
@@ -205,6 +216,8 @@ mod tests {
 
     use super::*;
 
+    const NOW: Instant = Instant::from_micros(5);
+
     fn key(i: u8) -> Key {
         ShortDigest([i; 16])
     }
@@ -215,21 +228,22 @@ mod tests {
 
     fn insert(cache: &mut Cache, i: u8, length: usize) -> Option<ChunkIndex> {
         let encoded = vec![i; length];
-        cache.insert(key(i), Tag([i; 8]), Codec::Zstd(3), &encoded)
+        cache.insert(key(i), Tag([i; 8]), Codec::Zstd(3), &encoded, NOW)
     }
 
     #[test]
     fn chunks_of_any_length_come_back_in_pieces() {
         let mut cache = Box::new(Cache::new());
         let encoded: Vec<u8> = (0..=250).cycle().take(50_000).collect();
-        let index =
-            cache.insert(key(1), Tag([1; 8]), Codec::Stored, &encoded).unwrap();
+        let index = cache
+            .insert(key(1), Tag([1; 8]), Codec::Stored, &encoded, NOW)
+            .unwrap();
         assert_eq!(bytes(&cache, index, 0, 16384), encoded[..16384]);
         assert_eq!(bytes(&cache, index, 4095, 2), encoded[4095..4097]);
         assert_eq!(bytes(&cache, index, 40_000, 10_000), encoded[40_000..]);
         assert!(cache.pieces(index, 50_000, 16384).is_none());
-        assert_eq!(cache.pin(key(2)), None);
-        assert_eq!(cache.pin(key(1)), Some(index));
+        assert_eq!(cache.pin(key(2), NOW), None);
+        assert_eq!(cache.pin(key(1), NOW), Some(index));
     }
 
     #[test]
@@ -241,9 +255,9 @@ mod tests {
             let index = insert(&mut cache, i, big).unwrap();
             cache.unpin(index);
         }
-        assert_eq!(cache.pin(key(1)), None);
+        assert_eq!(cache.pin(key(1), NOW), None);
         assert_eq!(bytes(&cache, pinned, 4000, 200), [0; 200]);
-        assert!(cache.pin(key(39)).is_some());
+        assert!(cache.pin(key(39), NOW).is_some());
         assert_eq!(cache.available_pages(), PAGES - 2 * CHUNK_PAGES_MAX);
         // Everything pinned: nothing more fits, nothing is lost.
         let mut more = 0;
@@ -261,6 +275,6 @@ mod tests {
             let index = insert(&mut cache, i, 3000).unwrap();
             cache.unpin(index);
         }
-        assert!((0..=255).all(|i| cache.pin(key(i)).is_some()));
+        assert!((0..=255).all(|i| cache.pin(key(i), NOW).is_some()));
     }
 }

@@ -178,6 +178,7 @@ fn work(
         }),
         RequestBody::Fetch(fetch) => fetch_work(fetch, session),
         RequestBody::Flush(device) => {
+            session.flushes = session.flushes.wrapping_add(1);
             Ok(Work::Flush { device, stage: Stage::New })
         }
         RequestBody::Log(ask) => Ok(log_work(ask, now)),
@@ -201,7 +202,8 @@ fn fetch_work(fetch: Fetch, session: &Session) -> Result<Work, Failure> {
     if session.granted.saturating_add(granted) > u64::from(session.window) {
         return Err(Failure::Window(session.window));
     }
-    let work = FetchWork::new(fetch).ok_or(Failure::Unreasonable)?;
+    let work = FetchWork::new(fetch, session.id, session.flushes)
+        .ok_or(Failure::Unreasonable)?;
     Ok(Work::Fetch(work))
 }
 

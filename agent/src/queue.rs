@@ -1,6 +1,6 @@
 //! Open requests of all sessions, in one table of fixed size.
 
-use e2wire_protocol::digest::{DeviceId, RangeDigest};
+use e2wire_protocol::digest::{DeviceId, RangeDigest, SessionId};
 use e2wire_protocol::limits::HEAD_BYTES_MAX;
 use e2wire_protocol::message::{DrainLog, Failure, Fetch, PowerAction};
 
@@ -51,9 +51,15 @@ pub(crate) struct FetchWork {
 }
 
 impl FetchWork {
-    pub(crate) fn new(fetch: Fetch) -> Option<Self> {
+    /// Of a session, after so many flushes of it.
+    pub(crate) fn new(
+        fetch: Fetch,
+        session: SessionId,
+        flushes: u32,
+    ) -> Option<Self> {
         let mut buffer = [0; HEAD_BYTES_MAX];
-        let named = (fetch.device, &fetch.task, fetch.codec);
+        let (device, codec) = (fetch.device, fetch.codec);
+        let named = (session, flushes, device, &fetch.task, codec);
         let named = postcard::to_slice(&named, &mut buffer).ok()?;
         let key = RangeDigest::of(named).short();
         let next = fetch.grant.first();

@@ -62,6 +62,7 @@ impl Agent<'_> {
     /// Takes up all jobs that have ended.
     pub(crate) fn collect(
         &mut self,
+        now: Instant,
         devices: &mut impl Devices,
         encoder: &mut impl Encoder,
     ) {
@@ -81,7 +82,7 @@ impl Agent<'_> {
                 let next = match state {
                     State::Read(sectors) => match purpose {
                         Purpose::Read(key) => {
-                            self.encode_read(index, key, &sectors, encoder)
+                            self.encode_read(index, key, &sectors, now, encoder)
                         }
                         Purpose::Scan => self.feed_scan(index, &sectors),
                         Purpose::Flush => Stage::Failed(Failure::Device(0)),
@@ -117,6 +118,7 @@ impl Agent<'_> {
         index: OpenIndex,
         key: Key,
         sectors: &Sectors<'_>,
+        now: Instant,
         encoder: &mut impl Encoder,
     ) -> Stage {
         let Memory { queue, work, .. } = &mut *self.memory;
@@ -125,7 +127,7 @@ impl Agent<'_> {
         };
         let codec = fetch.fetch.codec;
         match read::write_body(sectors, codec, &mut work.body) {
-            Some(length) => self.encode(index, key, length, encoder),
+            Some(length) => self.encode(index, key, length, now, encoder),
             // The platform read something else than it was asked to.
             None => Stage::Failed(Failure::Device(0)),
         }
@@ -138,6 +140,7 @@ impl Agent<'_> {
         index: OpenIndex,
         key: Key,
         length: usize,
+        now: Instant,
         encoder: &mut impl Encoder,
     ) -> Stage {
         let failed = Stage::Failed(Failure::Device(0));
@@ -160,7 +163,7 @@ impl Agent<'_> {
             }
         }
         let Some(tag) = fetch.tag(codec, [encoded]) else { return failed };
-        match cache.insert(key, tag, codec, encoded) {
+        match cache.insert(key, tag, codec, encoded, now) {
             Some(chunk) => Stage::Ready(chunk),
             // Room was kept for it when it was started; a chunk that does
             // not find it now is made again.
@@ -200,6 +203,9 @@ impl Agent<'_> {
     ) -> bool {
         let mut ahead = 0_usize;
         let mut place = 0_usize;
+        // Devices that can start nothing now: what comes later for them has
+        // to wait for what came first anyway.
+        let mut full = heapless::Vec::<DeviceIndex, 16>::new();
         loop {
             let Some(line) = self.line(port) else { return false };
             if line.rests || ahead >= AHEAD_MAX {
@@ -209,31 +215,26 @@ impl Agent<'_> {
                 return false;
             };
             place = place.saturating_add(1);
-            match self.memory.queue.stage_mut(index).copied() {
-                None | Some(Stage::Flushed | Stage::Failed(_)) => {}
+            let mut stage = self.memory.queue.stage_mut(index).copied();
+            if stage == Some(Stage::New) {
+                let next = self.check(index, devices);
+                self.enter(index, next);
+                stage = Some(next);
+            }
+            match stage {
                 Some(Stage::Running(_) | Stage::Scanning | Stage::Ready(_)) => {
                     ahead = ahead.saturating_add(1);
                 }
-                Some(Stage::New) => {
-                    let stage = self.check(index, devices);
-                    self.enter(index, stage);
-                    if let Stage::Waiting(device) = stage
-                        && self.start(
-                            (port, index),
-                            device,
-                            ahead,
-                            now,
-                            devices,
-                        )
-                    {
+                Some(Stage::Waiting(device)) if !full.contains(&device) => {
+                    let owner = (port, index);
+                    if self.start(owner, device, ahead, now, devices) {
                         return true;
                     }
-                }
-                Some(Stage::Waiting(device)) => {
-                    if self.start((port, index), device, ahead, now, devices) {
-                        return true;
+                    if full.push(device).is_err() {
+                        return false;
                     }
                 }
+                _ => {}
             }
         }
     }
@@ -283,7 +284,7 @@ impl Agent<'_> {
             }
             _ => return false,
         };
-        if let Some(chunk) = cache.pin(key) {
+        if let Some(chunk) = cache.pin(key, now) {
             self.enter(index, Stage::Ready(chunk));
             return true;
         }
@@ -458,7 +459,7 @@ impl Agent<'_> {
             return;
         }
         let stage = match scan.write_body(&fetch.task, &mut work.body) {
-            Some(length) => self.encode(index, key, length, encoder),
+            Some(length) => self.encode(index, key, length, now, encoder),
             None => Stage::Failed(Failure::Unreasonable),
         };
         self.enter(index, stage);

@@ -368,6 +368,9 @@ impl Agent<'_> {
         let busy = line.session.order.clone().into_iter().find_map(|index| {
             let open = self.memory.queue.get(index)?;
             let device = device_of(&open.work)?;
+            if now.since(open.since) < BUSY_INTERVAL {
+                return None;
+            }
             let offset = self.offset_of(index, devices).unwrap_or(0);
             let waiting_millis = now.since(open.since).millis_saturating();
             let busy = Busy { device, offset, waiting_millis };

@@ -66,6 +66,9 @@ pub(crate) struct Session {
     pub(crate) window: u32,
     /// The highest request number that has arrived.
     pub(crate) seen: u32,
+    /// How many flushes have been asked for: what was read before one does
+    /// not answer what is asked after it.
+    pub(crate) flushes: u32,
     /// The number of the last reply.
     pub(crate) number: u32,
     /// Granted payload of the open requests, in bytes.
@@ -164,6 +167,7 @@ impl Session {
             coding: Coding::Binary,
             window: 0,
             seen: 0,
+            flushes: 0,
             number: 0,
             granted: 0,
             order: heapless::Vec::new(),

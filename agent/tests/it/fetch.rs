@@ -159,6 +159,36 @@ fn no_more_is_sent_than_granted() {
 }
 
 #[test]
+fn a_disk_that_changed_is_read_anew() {
+    let mut rig = Rig::new(vec![Disk::new("sda", 2000)]);
+    let id = rig.disks.disks[0].id();
+    let mut client = rig.host();
+    let fetch = read(&rig, &[(16, 64)], Codec::Stored);
+    check_read(&mut rig, &mut client, &fetch);
+    // Another session knows nothing of what this one read.
+    rig.disks.disks[0].bytes[16 * 512] ^= 1;
+    let mut other = rig.connect(PortKind::Stream);
+    rig.hello(&mut other, 2);
+    rig.run(&mut other);
+    check_read(&mut rig, &mut other, &fetch);
+    // A flush in front, even in the same breath, is enough in this one.
+    let before = rig.disks.disks[0].jobs;
+    rig.send(&mut client, RequestBody::Flush(id));
+    rig.send(&mut client, RequestBody::Fetch(fetch.clone()));
+    let got = rig.run(&mut client);
+    assert!(matches!(got[0].body(), ReplyBody::Done));
+    let (body, _) = join(&fetch, &got[1..]);
+    let Task::Read(all) = &fetch.task else { panic!() };
+    assert!(unpack(&body, 64).0 == rig.disks.disks[0].read(all));
+    assert_eq!(rig.disks.disks[0].jobs, before + 2);
+    // And so is time.
+    rig.disks.disks[0].bytes[16 * 512] ^= 1;
+    rig.pass(10_001);
+    check_read(&mut rig, &mut client, &fetch);
+    assert_eq!(rig.disks.disks[0].jobs, before + 3);
+}
+
+#[test]
 fn grants_beyond_the_window_are_refused() {
     let mut rig = Rig::new(vec![Disk::new("sda", 2000)]);
     let mut client = rig.host();
