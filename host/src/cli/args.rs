@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
@@ -46,7 +47,10 @@ pub struct Args {
 pub struct Globals {
     /// Where the devices are [default: local:]
     ///
-    /// `local:` is this machine and the default.
+    /// `local:` is this machine and the default. An agent is reached by
+    /// `serial:/dev/ttyUSB0?baud=115200`, `tcp:HOST:PORT`,
+    /// `listen:ADDR:PORT` (the agent calls), `unix:PATH`, `exec:COMMAND LINE`
+    /// (in a terminal: ipmitool, ssh) or `pipe:COMMAND LINE`.
     #[arg(
         short,
         long,
@@ -56,6 +60,37 @@ pub struct Globals {
         value_name = "TARGET"
     )]
     pub target: Option<Target>,
+
+    /// How long the port may take to open and the agent to answer
+    /// [default: 10s]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        value_parser = values::duration
+    )]
+    pub connect_timeout: Option<Duration>,
+
+    /// How long an agent that has answered may be away [default: 60s]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        value_parser = values::duration
+    )]
+    pub wait: Option<Duration>,
+
+    /// How long a job over a line may take in all
+    ///
+    /// It ends with exit code 8 then, and the same command goes on from
+    /// there.
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        value_parser = values::duration
+    )]
+    pub deadline: Option<Duration>,
 
     /// Report in JSON, one event a line
     ///
@@ -95,6 +130,12 @@ pub enum Verb {
         #[arg(value_name = "DEVICE")]
         devices: Vec<PathBuf>,
     },
+    /// Say who answers at the other end of a line
+    ///
+    /// Where no agent answers, it says what was seen there instead, and
+    /// what to do.
+    #[command(after_long_help = examples::of("probe"))]
+    Probe,
     /// Say what an image would cost, and what is damaged
     ///
     /// Walks the filesystem as `image` would and writes nothing.

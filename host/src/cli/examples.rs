@@ -36,6 +36,11 @@ pub(super) const EXAMPLES: &[Example] = &[
         "e2wire --json ls | jq -r 'select(.type == \"device\").path'",
     ),
     example(
+        "probe",
+        "Who is at the other end of the serial line",
+        "e2wire -t serial:/dev/ttyUSB0 probe",
+    ),
+    example(
         "plan",
         "A device by what does not change when disks change their names",
         "e2wire plan UUID=0a1b2c3d-0001-0002-0003-0123456789ab",

@@ -12,18 +12,20 @@ use crate::cli::args::{
 use crate::cli::speaker::{Manner, Stream};
 use crate::commands::ls::LsRequest;
 use crate::commands::plan::PlanRequest;
+use crate::commands::reach::Reach;
 use crate::commands::{ConvertRequest, ImageRequest, Output, VerifyRequest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{Scope, Selection};
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
+use crate::remote::session::Patience;
 use crate::remote::target::Target;
 use crate::units::ByteOffset;
 
 /// All that was asked of the program.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Job {
-    /// Where the devices are.
-    pub target: Target,
+    /// Where the devices are, and how long to wait for them.
+    pub reach: Reach,
     /// How to speak about it.
     pub manner: Manner,
     /// What to do.
@@ -35,6 +37,8 @@ pub struct Job {
 pub enum Task {
     /// List devices and what lies on them.
     Ls(LsRequest),
+    /// Say who answers at the other end of a line.
+    Probe,
     /// Say what an image would cost.
     Plan(PlanRequest),
     /// Save metadata in an image.
@@ -60,6 +64,7 @@ impl Task {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Ls(_) => "ls",
+            Self::Probe => "probe",
             Self::Plan(_) => "plan",
             Self::Image(_) => "image",
             Self::Verify(_) => "verify",
@@ -76,15 +81,16 @@ impl Task {
             Self::Plan(request) => vec![&mut request.device],
             Self::Image(request) => vec![&mut request.device],
             Self::Verify(request) => request.against.iter_mut().collect(),
-            Self::Convert(_) | Self::Completions(_) | Self::Man { .. } => {
-                Vec::new()
-            }
+            Self::Probe
+            | Self::Convert(_)
+            | Self::Completions(_)
+            | Self::Man { .. } => Vec::new(),
         }
     }
 
-    /// Whether no device is concerned.
-    const fn is_about_ourselves(&self) -> bool {
-        matches!(self, Self::Completions(_) | Self::Man { .. })
+    /// Whether the devices of this machine are the only ones it can reach.
+    const fn is_local(&self) -> bool {
+        matches!(self, Self::Verify(_) | Self::Convert(_))
     }
 
     /// Whether the image goes where text would go otherwise.
@@ -107,6 +113,7 @@ pub fn from_args(args: Args) -> Result<Job> {
     let Args { globals, verb } = args;
     let task = match verb {
         Verb::Ls { devices } => Task::Ls(LsRequest { devices }),
+        Verb::Probe => Task::Probe,
         Verb::Plan(args) => Task::Plan(plan(args)?),
         Verb::Image(args) => Task::Image(image(args)?),
         Verb::Verify(args) => Task::Verify(VerifyRequest {
@@ -117,8 +124,16 @@ pub fn from_args(args: Args) -> Result<Job> {
         Verb::Completions { shell } => Task::Completions(shell),
         Verb::Man { page, into } => Task::Man { page, into },
     };
-    let target = globals.target.unwrap_or_default();
-    if target != Target::Local && !task.is_about_ourselves() {
+    let defaults = Patience::default();
+    let reach = Reach {
+        target: globals.target.unwrap_or_default(),
+        patience: Patience {
+            connect: globals.connect_timeout.unwrap_or(defaults.connect),
+            wait: globals.wait.unwrap_or(defaults.wait),
+            deadline: globals.deadline,
+        },
+    };
+    if reach.target != Target::Local && task.is_local() {
         return Err(contradiction(
             format!(
                 "`{}` reaches the devices of this machine only",
@@ -130,7 +145,7 @@ pub fn from_args(args: Args) -> Result<Job> {
     let text =
         if task.takes_stdout() { Stream::Stderr } else { Stream::Stdout };
     Ok(Job {
-        target,
+        reach,
         manner: Manner {
             json: globals.json,
             quiet: globals.quiet,

@@ -29,6 +29,7 @@ use crate::cli::job::{Job, Task};
 use crate::cli::speaker::{Manner, Speaker};
 use crate::commands::{self, Report};
 use crate::error::{Error, ErrorKind, Result};
+use crate::remote::target::Target;
 use crate::stop::Stop;
 use crate::text;
 
@@ -55,15 +56,19 @@ fn run(typed: &[OsString]) -> ExitCode {
     let ended = refuse_terminal(&job.task)
         .and_then(|()| stop_on_signals())
         .and_then(|stop| {
-            name_devices(&mut job.task, &stop)?;
+            name_devices(&mut job, &stop)?;
             work(&job, &speaker, &stop)
         });
     speaker.finish(ended)
 }
 
 /// Puts paths in the place of `UUID=` and the like.
-fn name_devices(task: &mut Task, stop: &Stop) -> Result<()> {
-    for device in task.devices_mut() {
+fn name_devices(job: &mut Job, stop: &Stop) -> Result<()> {
+    // Those of another machine are found over its line.
+    if job.reach.target != Target::Local {
+        return Ok(());
+    }
+    for device in job.task.devices_mut() {
         *device = commands::selector::resolve(device, stop)?;
     }
     Ok(())
@@ -75,13 +80,19 @@ fn work(job: &Job, speaker: &Speaker, stop: &Stop) -> Result<Report> {
         Task::Plan(request) => {
             let plan = {
                 let observer = speaker.observer();
-                commands::plan::plan(request, observer.as_ref(), stop)?
+                commands::plan::plan(
+                    request,
+                    &job.reach,
+                    observer.as_ref(),
+                    stop,
+                )?
             };
             speaker.plan(&plan)?;
             Ok(Report::default())
         }
         Task::Image(request) => {
-            commands::image(request, speaker.observer().as_ref(), stop)
+            let observer = speaker.observer();
+            commands::image(request, &job.reach, observer.as_ref(), stop)
         }
         Task::Convert(request) => {
             commands::convert(request, speaker.observer().as_ref(), stop)
@@ -90,11 +101,17 @@ fn work(job: &Job, speaker: &Speaker, stop: &Stop) -> Result<Report> {
             commands::verify(request, speaker.observer().as_ref(), stop)
         }
         Task::Ls(request) => {
-            let devices = commands::ls::ls(request, stop)?;
+            let devices = {
+                let observer = speaker.observer();
+                commands::ls::ls(request, &job.reach, observer.as_ref(), stop)?
+            };
             speaker.devices(&devices)?;
             let count: usize =
                 devices.iter().map(|d| d.with_partitions().count()).sum();
             Ok(Report::default().fact("devices", count))
+        }
+        Task::Probe => {
+            commands::probe(&job.reach, speaker.observer().as_ref(), stop)
         }
         Task::Completions(shell) => manual::completions(*shell, speaker),
         Task::Man { page, into } => {

@@ -1,5 +1,7 @@
 //! How single values are read: sizes, blocks, names of choices.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
@@ -34,6 +36,26 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         .ok()
         .and_then(|number| number.checked_mul(factor))
         .ok_or_else(|| "does not fit in 64 bits".to_owned())
+}
+
+/// A length of time: digits and `ms`, `s`, `m` or `h`; seconds without.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let digits_end =
+        text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits_end);
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("expected a time as 500ms, 30s, 10m, 2h".to_owned()),
+    };
+    let number: u64 =
+        digits.parse().map_err(|_| "expected a number".to_owned())?;
+    number
+        .checked_mul(millis)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "is too long".to_owned())
 }
 
 /// A place on a device.

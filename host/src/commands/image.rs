@@ -4,12 +4,12 @@ use serde_json::{Map, Value};
 
 use crate::commands::capture::{Capture, Captured, Losses};
 use crate::commands::destination::Destination;
-use crate::commands::{ImageRequest, Outcome, Report};
+use crate::commands::reach::{Reach, SpoolPlace, open_source};
+use crate::commands::{ImageRequest, Outcome, Output, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{JournalMode, Scope, Selection, Walk, WalkOptions, Walker};
 use crate::image::format::Format;
 use crate::image::{ImageSink, WriteOrder};
-use crate::local::LocalSource;
 use crate::observer::{Event, Observer};
 use crate::source::BlockSource;
 use crate::stop::Stop;
@@ -22,14 +22,48 @@ use crate::units::ByteCount;
 /// Any kind but [`ErrorKind::Differs`]; an earlier output is intact then.
 pub fn image(
     request: &ImageRequest,
+    reach: &Reach,
     observer: &dyn Observer,
     stop: &Stop,
 ) -> Result<Report> {
     let format = request.output.format(request.format)?;
-    let source = LocalSource::open(&request.device, request.source_offset)?;
-    refuse_mounted(&source, request, observer)?;
-    let job = Job { request, format, source: &source, observer, stop };
-    if request.dry_run { job.dry_run() } else { job.run() }
+    let place = match &request.output {
+        Output::File(path) if !request.dry_run => SpoolPlace::Beside(path),
+        _ => SpoolPlace::Temporary,
+    };
+    let opened = open_source(
+        reach,
+        &request.device,
+        request.source_offset,
+        place,
+        &needed_of_device(request, format),
+        observer,
+        stop,
+    )?;
+    let source = opened.source();
+    refuse_mounted(source, request, observer)?;
+    let job = Job { request, format, source, observer, stop };
+    let report = if request.dry_run { job.dry_run() } else { job.run() }?;
+    opened.done();
+    Ok(report)
+}
+
+/// The options that decide which blocks are read: a run that goes on from an
+/// unfinished one must have the same.
+fn needed_of_device(request: &ImageRequest, format: Format) -> String {
+    let mut options = format!(
+        "--format {} --select {:?} {:?}",
+        format.name(),
+        request.selection,
+        request.scope
+    );
+    if request.full_tables {
+        options.push_str(" --full-tables");
+    }
+    if let Some(block) = request.superblock {
+        options.push_str(&format!(" --superblock {block}"));
+    }
+    options.to_lowercase()
 }
 
 struct Job<'a> {

@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use crate::commands::reach::{Reach, connect, devices};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identify::{Window, identify};
 use crate::inventory::{Contents, Device, DeviceKind};
 use crate::local::LocalSource;
 use crate::local::devices::SystemPaths;
+use crate::observer::Observer;
+use crate::remote::inventory::Selector;
+use crate::remote::target::Target;
 use crate::source::{BlockSource as _, SourceKind};
 use crate::stop::Stop;
 use crate::units::ByteOffset;
@@ -34,7 +38,15 @@ pub struct LsRequest {
 /// When a device that was named does not exist or cannot be opened, or when
 /// the devices of the system cannot be listed. A device that was not named
 /// and cannot be read is listed as such.
-pub fn ls(request: &LsRequest, stop: &Stop) -> Result<Vec<Device>> {
+pub fn ls(
+    request: &LsRequest,
+    reach: &Reach,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<Vec<Device>> {
+    if reach.target != Target::Local {
+        return there(request, reach, observer, stop);
+    }
     let mut devices = if request.devices.is_empty() {
         SystemPaths::default().devices()?
     } else {
@@ -52,6 +64,24 @@ pub fn ls(request: &LsRequest, stop: &Stop) -> Result<Vec<Device>> {
         *contents = answer(&told, deadline, stop)?;
     }
     Ok(devices)
+}
+
+/// The same over a line.
+fn there(
+    request: &LsRequest,
+    reach: &Reach,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<Vec<Device>> {
+    let session = connect(reach, observer, stop)?;
+    let (devices, _) = devices(&session, true)?;
+    if request.devices.is_empty() {
+        return Ok(devices);
+    }
+    let named = request.devices.iter().map(|device| {
+        Selector::parse(&device.to_string_lossy()).pick(&devices).cloned()
+    });
+    named.collect()
 }
 
 /// Lets a thread of its own look at a device, unless that was done already:

@@ -11,6 +11,7 @@ mod destination;
 pub mod image;
 pub mod ls;
 pub mod plan;
+mod probe;
 pub mod reach;
 pub mod report;
 pub mod request;
@@ -19,6 +20,7 @@ pub mod verify;
 
 pub use convert::convert;
 pub use image::image;
+pub use probe::probe;
 pub use report::{Outcome, Report};
 pub use request::{ConvertRequest, ImageRequest, Output, VerifyRequest};
 pub use verify::verify;

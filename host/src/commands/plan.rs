@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::commands::capture::Capture;
+use crate::commands::reach::{Reach, SpoolPlace, open_source};
 use crate::error::Result;
 use crate::ext::{
     BlockKind, JournalMode, Scope, Selection, Walk, WalkOptions, Walker,
 };
 use crate::identify::describe_superblock;
 use crate::inventory::Content;
-use crate::local::LocalSource;
 use crate::observer::{Event, Observer};
-use crate::source::{BlockSource as _, SourceFacts};
+use crate::source::SourceFacts;
 use crate::stop::Stop;
 use crate::units::{
     BlockCount, BlockNumber, BlockRun, BlockSize, ByteCount, ByteOffset,
@@ -90,10 +90,20 @@ pub struct Cost {
 /// As `image`, without what has to do with the output.
 pub fn plan(
     request: &PlanRequest,
+    reach: &Reach,
     observer: &dyn Observer,
     stop: &Stop,
 ) -> Result<Plan> {
-    let source = LocalSource::open(&request.device, request.source_offset)?;
+    let opened = open_source(
+        reach,
+        &request.device,
+        request.source_offset,
+        SpoolPlace::Temporary,
+        "plan",
+        observer,
+        stop,
+    )?;
+    let source = opened.source();
     if source.facts().mounted_rw {
         observer.event(&Event::Warning {
             code: "mounted_rw",
@@ -114,7 +124,7 @@ pub fn plan(
     });
     let tally = Tally { observer, done: AtomicU64::new(0) };
     let started = Instant::now();
-    let walk = Capture::new(&source, &tally, stop).walk(walker, None)?;
+    let walk = Capture::new(source, &tally, stop).walk(walker, None)?;
     let took = started.elapsed();
     for finding in &walk.findings {
         observer.event(&Event::Finding(finding));

@@ -1,6 +1,5 @@
 //! Reaching devices, here or there: the one door for all verbs that read.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -275,26 +274,6 @@ fn find(session: &Shared<'_>, device: &Path) -> Result<DeviceRecord> {
     record_of(&records, picked).cloned().ok_or_else(|| {
         Error::new(ErrorKind::Internal, "a device is not in its own list")
     })
-}
-
-/// Picks a device of this machine when it is named by a selector.
-///
-/// # Errors
-///
-/// As [`Selector::pick`].
-pub fn local_path(device: &Path, devices: &[Device]) -> Result<PathBuf> {
-    match device.as_os_str().to_str().map(Selector::parse) {
-        None | Some(Selector::Name(_)) => Ok(device.to_owned()),
-        Some(selector) => selector.pick(devices).map(|d| d.path.clone().into()),
-    }
-}
-
-/// Whether a device is named by what it is and not by where it is.
-#[must_use]
-pub fn is_selector(device: &OsStr) -> bool {
-    device
-        .to_str()
-        .is_some_and(|text| !matches!(Selector::parse(text), Selector::Name(_)))
 }
 
 fn lock<'a, 'w>(

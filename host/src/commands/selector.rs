@@ -7,8 +7,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::commands::ls::{LsRequest, ls};
+use crate::commands::reach::Reach;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inventory::{Contents, Device};
+use crate::observer::Silent;
 use crate::stop::Stop;
 use crate::text;
 
@@ -38,7 +40,8 @@ pub fn resolve(name: &Path, stop: &Stop) -> Result<PathBuf> {
     let Some((property, value)) = parse(name) else {
         return Ok(name.to_owned());
     };
-    let devices = ls(&LsRequest::default(), stop)?;
+    let here = Reach::default();
+    let devices = ls(&LsRequest::default(), &here, &Silent, stop)?;
     choose(name, property, value, &devices)
 }
 

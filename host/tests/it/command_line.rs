@@ -26,9 +26,12 @@ fn exit_codes_are_what_the_contract_says() {
         (2, &["image", "disk.img", "no-suffix"]),
         (2, &["image", "disk.img", "x.raw", "--no-such-option"]),
         (2, &["-t", "gopher:h", "ls"]),
-        (2, &["-t", "tcp:localhost:1", "ls"]),
+        (2, &["-t", "tcp:localhost:1", "verify", "disk.img"]),
+        (2, &["probe"]),
         (2, &["man", "frobnicate"]),
         (5, &["image", "disk.img", "exists.raw"]),
+        (7, &["-t", "tcp:127.0.0.1:1", "ls"]),
+        (7, &["-t", "serial:/dev/no-such-port", "probe"]),
         (9, &["plan", "missing.img"]),
         (9, &["plan", "empty.img"]),
         (9, &["ls", "missing.img"]),
@@ -65,8 +68,16 @@ fn help_is_what_it_was() {
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/it/help.txt");
     let mut help = String::new();
-    let verbs =
-        ["ls", "plan", "image", "verify", "convert", "completions", "man"];
+    let verbs = [
+        "ls",
+        "probe",
+        "plan",
+        "image",
+        "verify",
+        "convert",
+        "completions",
+        "man",
+    ];
     for verb in std::iter::once(None).chain(verbs.map(Some)) {
         let words: Vec<&str> = verb.into_iter().chain(["-h"]).collect();
         let output =
@@ -184,8 +195,9 @@ fn the_environment_names_the_target_and_the_option_wins() {
     let bench = Bench::new();
     bench.file("x.img", 4096);
     let mut command = bench.e2wire(&["ls", "x.img"]);
-    let output = command.env("E2WIRE_TARGET", "tcp:h:1").output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
+    let none = "serial:/dev/no-such-port";
+    let output = command.env("E2WIRE_TARGET", none).output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
     let mut command = bench.e2wire(&["ls", "x.img", "-t", "local:"]);
     let output = command.env("E2WIRE_TARGET", "tcp:h:1").output().unwrap();
     assert_eq!(output.status.code(), Some(0));
@@ -221,7 +233,7 @@ fn there_is_a_page_for_every_verb() {
     let ended = bench.run(&["man", "--into", "man1"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let pages = fs::read_dir(bench.path().join("man1")).unwrap().count();
-    assert_eq!(pages, 8);
+    assert_eq!(pages, 9);
     let page = bench.run(&["man", "image"]).stdout;
     for section in ["NAME", "SYNOPSIS", "EXIT STATUS", "EXAMPLES"] {
         assert!(page.contains(section), "{section}");

@@ -3,6 +3,7 @@
 mod boot;
 mod compat;
 mod fixtures;
+mod remote;
 mod safety;
 mod sim;
 mod walk;

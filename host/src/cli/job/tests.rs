@@ -98,8 +98,8 @@ fn contradictions_are_usage_errors_that_say_what_to_try() {
         "e2wire convert a o",
         "e2wire convert a -",
         "e2wire convert a o.raw --qcow2-layout compact",
-        "e2wire -t tcp:h:1 ls",
-        "e2wire -t serial:/dev/ttyS0 image d o.img",
+        "e2wire -t tcp:h:1 verify i",
+        "e2wire -t serial:/dev/ttyS0 convert a o.img",
     ] {
         let error = job(line).expect_err(line);
         assert_eq!(error.kind(), ErrorKind::Usage, "{line}");
