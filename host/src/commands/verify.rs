@@ -311,12 +311,16 @@ fn describe(
             listed.extend(run.map(|run| (run, kind)));
         }
     }
-    let mut report = report.line(format!("{} blocks differ:", bad.count()));
+    let mut report = report.line(match bad.count().0 {
+        1 => "One block differs:".to_owned(),
+        count => format!("{count} blocks differ:"),
+    });
     for (run, kind) in listed.iter().take(LINES_MAX) {
         report = report.line(match run.count().0 {
             1 => format!("  block {}: {kind}", run.first()),
-            count => {
-                format!("  blocks {}+{count}: {kind}", run.first())
+            _ => {
+                let last = run.end().0.saturating_sub(1);
+                format!("  blocks {} to {last}: {kind}", run.first())
             }
         });
     }

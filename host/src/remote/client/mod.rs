@@ -22,9 +22,6 @@ mod sent;
 mod speak;
 mod wants;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
