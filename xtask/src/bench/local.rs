@@ -186,7 +186,7 @@ impl Bench<'_> {
         for pair in 0..=self.options.pairs {
             let mut costs = [Cost::default(); 2];
             for (cost, make) in costs.iter_mut().zip([&job.theirs, &job.ours]) {
-                let _ = fs::remove_file(&out);
+                clear(&out);
                 if job.cold {
                     drop_caches()?;
                 }
@@ -197,7 +197,7 @@ impl Bench<'_> {
                 pairs.push(costs.into());
             }
         }
-        let _ = fs::remove_file(&out);
+        clear(&out);
         Ok(pairs)
     }
 
@@ -252,7 +252,7 @@ impl Bench<'_> {
         for (count, make) in
             counts.iter_mut().zip([e2image(&["-r"]), self.image(RAW)])
         {
-            let _ = fs::remove_file(&out);
+            clear(&out);
             *count = system_calls(&make(image, &out), &self.out)?;
         }
         let [theirs, ours] = counts;
@@ -277,7 +277,7 @@ impl Bench<'_> {
         ];
         for (what, arguments, most) in jobs {
             let out = self.out.join("image");
-            let _ = fs::remove_file(&out);
+            clear(&out);
             let make = self.image(arguments);
             let cost = if what.contains("pipe") {
                 measure(make(image, Path::new("-")), None)?
@@ -292,7 +292,7 @@ impl Bench<'_> {
             let value = float(cost.read) / selected;
             self.one("2", name, what, value, Goal::AtMost(most), note);
         }
-        let _ = fs::remove_file(self.out.join("image"));
+        clear(&self.out.join("image"));
         Ok(())
     }
 
@@ -395,6 +395,16 @@ const RAW: &[&str] = &["--no-sync", "--format", "raw"];
 const COMPACT: &[&str] = &["--no-sync", "--format", "qcow2"];
 const CLASSIC: &[&str] =
     &["--no-sync", "--format", "qcow2", "--qcow2-layout", "classic"];
+
+/// Takes away an image and what stands beside it: every output is fresh.
+fn clear(out: &Path) {
+    for suffix in ["", ".manifest.json", ".digests"] {
+        let mut name = out.as_os_str().to_owned();
+        name.push(suffix);
+        // It may not be there.
+        let _ = fs::remove_file(name);
+    }
+}
 
 fn e2image(options: &'static [&'static str]) -> Maker {
     Box::new(move |image, out| {
