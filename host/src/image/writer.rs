@@ -8,7 +8,7 @@ use crate::units::{BlockSize, ByteCount, ByteOffset, u64_from};
 const GATHER_BYTES_MAX: usize = 1 << 20;
 
 /// A write of this size is not copied first.
-const DIRECT_BYTES_MIN: usize = 256 << 10;
+const DIRECT_BYTES_MIN: usize = 16 << 10;
 
 /// How much of a stretch of zeros is written at a time.
 const ZERO_BYTES_MAX: usize = 256 << 10;

@@ -6,7 +6,9 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{
+    FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt,
+};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -83,12 +85,14 @@ impl LocalOutput {
             .intact("nothing was written")
             .hint("look at what it wrote, then run the command again"));
         }
-        // Only now: until it was locked it could have been somebody's.
-        file.set_len(0)
+        // Only now: until it was locked it could have been somebody's. Not
+        // when it is empty already: ext4 writes a file that was truncated to
+        // nothing out to the disk when it is closed.
+        let stale = file.metadata().is_ok_and(|old| old.len() > 0);
+        let emptied = if stale { file.set_len(0) } else { Ok(()) };
+        emptied
             .and_then(|()| {
-                file.set_permissions(
-                    std::os::unix::fs::PermissionsExt::from_mode(0o600),
-                )
+                file.set_permissions(PermissionsExt::from_mode(0o600))
             })
             .map_err(|e| Error::io(format!("cannot empty {name}"), e))?;
         Ok(Self {
