@@ -64,7 +64,8 @@ pub trait BlockSource: Sync {
         Ok(())
     }
 
-    /// How many threads may usefully call [`Self::read_batch`] at once.
+    /// How many threads a job may usefully have: one that takes what the
+    /// others read by [`Self::read_batch`], or one that does both.
     fn readers(&self) -> usize {
         1
     }

@@ -89,8 +89,9 @@ impl Sweep<'_> {
         each: &mut dyn FnMut(Part<'_>) -> Result<()>,
     ) -> Result<()> {
         let shards = Shards::new(ranges);
-        let workers = self.source.readers().min(shards.len());
-        if workers <= 1 {
+        // The calling thread is one of them: it has the writing to do.
+        let threads = self.source.readers().min(shards.len());
+        if threads <= 1 {
             let mut load = Load::default();
             for index in 0..shards.len() {
                 self.stop.check()?;
@@ -99,7 +100,7 @@ impl Sweep<'_> {
             }
             return Ok(());
         }
-        self.run_threads(&shards, workers, each)
+        self.run_threads(&shards, threads.saturating_sub(1), each)
     }
 
     fn run_threads(
