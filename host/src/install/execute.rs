@@ -7,15 +7,19 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::install::target::{WriteTarget, Written};
+use crate::install::target::{Write, WriteTarget, Written};
 use crate::observer::{Event, Observer, Phase};
 use crate::stop::Stop;
 use crate::undo::{Entry, Stage, UndoFile};
-use crate::units::ByteCount;
+use crate::units::{ByteCount, ByteRange};
 
 /// The smallest unit that a disk writes whole: a torn write is a mixture of
 /// old and new ones of these.
 const SECTOR_BYTES: usize = 512;
+
+/// How much is handed to the target at a time.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+const BATCH_ENTRIES_MAX: usize = 256;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -72,20 +76,22 @@ impl Run<'_> {
             if complete && stage == Stage::Mark {
                 continue;
             }
-            let of_stage = || {
-                let numbered = entries.iter().enumerate();
-                numbered.filter(move |(_, entry)| entry.stage == stage)
-            };
-            for (index, entry) in of_stage() {
-                self.stop.check()?;
-                self.write(index, entry)?;
-            }
-            if of_stage().next().is_none() {
+            let of_stage: Vec<(usize, Entry)> = entries
+                .iter()
+                .copied()
+                .enumerate()
+                .filter(|(_, entry)| entry.stage == stage)
+                .collect();
+            if of_stage.is_empty() {
                 continue;
             }
+            for batch in batches(&of_stage) {
+                self.stop.check()?;
+                self.write(batch)?;
+            }
             self.target.flush()?;
-            for (_, entry) in of_stage() {
-                self.read_back(entry)?;
+            for batch in batches(&of_stage) {
+                self.read_back(batch)?;
             }
         }
         Ok(self.done)
@@ -99,54 +105,99 @@ impl Run<'_> {
         let (Some(last), Some(mark)) = (last, mark) else {
             return Ok(false);
         };
-        let now = digest(&self.target.read(last.range())?);
+        let now = self.target.digests(&[last.range()])?;
         // A plan that leaves the superblock as it was ends as it began.
-        Ok(now == last.new && mark.old != last.new)
+        Ok(now == [last.new] && mark.old != last.new)
     }
 
-    fn write(&mut self, index: usize, entry: &Entry) -> Result<()> {
-        let (old, new) = self.undo.bytes(index)?;
-        let at = entry.range().start();
-        match self.target.write(at, &new, &entry.old)? {
-            Written::Written => self.done.written.0 += new.len() as u64,
-            Written::AlreadyThere => self.done.found.0 += new.len() as u64,
-            Written::Conflict => {
-                let now = self.target.read(entry.range())?;
-                if !is_torn(&now, &old, &new) {
-                    return Err(conflict(entry));
-                }
-                // Each sector is old or new: an earlier write was cut.
-                match self.target.write(at, &new, &digest(&now))? {
-                    Written::Conflict => return Err(conflict(entry)),
-                    _ => self.done.written.0 += new.len() as u64,
-                }
-            }
+    fn write(&mut self, batch: &[(usize, Entry)]) -> Result<()> {
+        let mut writes = Vec::with_capacity(batch.len());
+        for (index, entry) in batch {
+            let (_, bytes) = self.undo.bytes(*index)?;
+            let at = entry.range().start();
+            writes.push(Write { at, bytes, old: entry.old });
         }
-        let done = self.done.written.0 + self.done.found.0;
-        self.observer.event(&Event::Progress {
-            done: ByteCount(done),
-            total: self.total,
-        });
+        let (observer, total) = (self.observer, self.total);
+        let done = &mut self.done;
+        let mut conflicts = Vec::new();
+        self.target.write_all(&writes, &mut |place, written| {
+            let length = writes.get(place).map_or(0, |w| w.bytes.len() as u64);
+            match written {
+                Written::Written => done.written.0 += length,
+                Written::AlreadyThere => done.found.0 += length,
+                Written::Conflict => conflicts.push(place),
+            }
+            let done = ByteCount(done.written.0 + done.found.0);
+            observer.event(&Event::Progress { done, total });
+            Ok(())
+        })?;
+        for (index, entry) in conflicts.iter().filter_map(|&p| batch.get(p)) {
+            self.mend_torn(*index, entry)?;
+        }
         Ok(())
     }
 
-    fn read_back(&mut self, entry: &Entry) -> Result<()> {
+    /// An earlier write may have been cut: each sector is old or new then.
+    fn mend_torn(&mut self, index: usize, entry: &Entry) -> Result<()> {
+        let (old, new) = self.undo.bytes(index)?;
         let now = self.target.read(entry.range())?;
-        if digest(&now) == entry.new {
-            return Ok(());
+        if !is_torn(&now, &old, &new) {
+            return Err(conflict(entry));
         }
-        Err(Error::new(
-            ErrorKind::WriteIncomplete,
-            format!(
-                "{} bytes at {} ({}) read back as something else than what \
-                 was written",
-                entry.range().length(),
-                entry.range().start(),
-                entry.kind
-            ),
-        )
-        .hint("the disk does not keep what it is given: undo, and replace it"))
+        match self.target.write(entry.range().start(), &new, &digest(&now))? {
+            Written::Conflict => return Err(conflict(entry)),
+            _ => self.done.written.0 += new.len() as u64,
+        }
+        Ok(())
     }
+
+    fn read_back(&mut self, batch: &[(usize, Entry)]) -> Result<()> {
+        let ranges: Vec<ByteRange> =
+            batch.iter().map(|(_, entry)| entry.range()).collect();
+        let now = self.target.digests(&ranges)?;
+        let right = batch.iter().map(|(_, entry)| entry).zip(&now);
+        let mut wrong = right.filter(|(entry, now)| entry.new != **now);
+        match wrong.next() {
+            None if now.len() == batch.len() => Ok(()),
+            Some((entry, _)) => Err(not_kept(entry)),
+            None => Err(Error::new(
+                ErrorKind::Internal,
+                "not everything was read back",
+            )),
+        }
+    }
+}
+
+/// What is under way at a time: little enough to hold in memory, and enough
+/// to keep a line full.
+fn batches(entries: &[(usize, Entry)]) -> Vec<&[(usize, Entry)]> {
+    let mut all = Vec::new();
+    let mut rest = entries;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take(BATCH_ENTRIES_MAX).take_while(|(_, e)| {
+            bytes += e.length();
+            bytes <= BATCH_BYTES_MAX
+        });
+        let (batch, behind) = rest.split_at(fits.count().max(1));
+        all.push(batch);
+        rest = behind;
+    }
+    all
+}
+
+fn not_kept(entry: &Entry) -> Error {
+    Error::new(
+        ErrorKind::WriteIncomplete,
+        format!(
+            "{} bytes at {} ({}) read back as something else than what was \
+             written",
+            entry.range().length(),
+            entry.range().start(),
+            entry.kind
+        ),
+    )
+    .hint("the disk does not keep what it is given: undo, and replace it")
 }
 
 /// Whether every sector of `now` is either the old or the new one.

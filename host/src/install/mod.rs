@@ -5,9 +5,11 @@
 //! bytes. This room makes plans and carries them out; which content is wanted
 //! and who may ask for it is decided in `commands`.
 
+mod arming;
 mod execute;
 mod plan;
 pub mod target;
 
+pub use arming::{ARMED_RANGES_MAX, Arming};
 pub use execute::{Executed, execute};
 pub use plan::{Plan, Planner, marked};

@@ -15,6 +15,19 @@ pub trait WriteTarget {
     /// When the device or the link fails.
     fn read(&mut self, range: ByteRange) -> Result<Vec<u8>>;
 
+    /// The BLAKE3-256 of what the device holds now in each of `ranges`: a
+    /// target behind a line has the other end count it.
+    ///
+    /// # Errors
+    ///
+    /// When the device or the link fails.
+    fn digests(&mut self, ranges: &[ByteRange]) -> Result<Vec<Digest>> {
+        ranges
+            .iter()
+            .map(|&range| Ok(*blake3::hash(&self.read(range)?).as_bytes()))
+            .collect()
+    }
+
     /// Writes `bytes` at `at` if the device holds there what `old` proves, or
     /// if it holds them already. Writes nothing otherwise.
     ///
@@ -29,12 +42,43 @@ pub trait WriteTarget {
         old: &Digest,
     ) -> Result<Written>;
 
+    /// Does what [`Self::write`] does for each of `writes`, which are
+    /// disjoint and may be done in any order and at the same time: a target
+    /// behind a line keeps the line full. `done` is told how each came out,
+    /// by its place in `writes`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`], and what `done` answers: nothing more is begun
+    /// then.
+    fn write_all(
+        &mut self,
+        writes: &[Write],
+        done: &mut dyn FnMut(usize, Written) -> Result<()>,
+    ) -> Result<()> {
+        for (index, write) in writes.iter().enumerate() {
+            done(index, self.write(write.at, &write.bytes, &write.old)?)?;
+        }
+        Ok(())
+    }
+
     /// Brings everything that was written to the medium.
     ///
     /// # Errors
     ///
     /// When the device or the link fails.
     fn flush(&mut self) -> Result<()>;
+}
+
+/// One write, for [`WriteTarget::write_all`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Write {
+    /// Where.
+    pub at: ByteOffset,
+    /// What shall lie there: at most 1 MiB.
+    pub bytes: Vec<u8>,
+    /// The BLAKE3-256 of what must lie there before.
+    pub old: Digest,
 }
 
 /// What came of a write.
