@@ -183,12 +183,12 @@ pub struct SelectionArgs {
     #[arg(long, value_enum, default_value = "complete", value_name = "RULES")]
     pub select: Selection,
 
-    /// How much of the journal to take
+    /// How much of the journal to take [default: full; live over a line]
     ///
     /// A journal is often most of an image, and nearly all of it is old. What
     /// is left out is a hole of the image, and recorded in its manifest.
-    #[arg(long, value_enum, default_value = "full", value_name = "PART")]
-    pub journal: JournalMode,
+    #[arg(long, value_enum, value_name = "PART")]
+    pub journal: Option<JournalMode>,
 
     /// Inode tables whole, also where inodes were never used
     ///

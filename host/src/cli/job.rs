@@ -15,7 +15,7 @@ use crate::commands::plan::PlanRequest;
 use crate::commands::reach::Reach;
 use crate::commands::{ConvertRequest, ImageRequest, Output, VerifyRequest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::{Scope, Selection};
+use crate::ext::{JournalMode, Scope, Selection};
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::remote::session::Patience;
 use crate::remote::target::Target;
@@ -111,11 +111,12 @@ impl Task {
 /// [`ErrorKind::Usage`] for options that contradict each other.
 pub fn from_args(args: Args) -> Result<Job> {
     let Args { globals, verb } = args;
+    let target = globals.target.unwrap_or_default();
     let task = match verb {
         Verb::Ls { devices } => Task::Ls(LsRequest { devices }),
         Verb::Probe => Task::Probe,
-        Verb::Plan(args) => Task::Plan(plan(args)?),
-        Verb::Image(args) => Task::Image(image(args)?),
+        Verb::Plan(args) => Task::Plan(plan(args, &target)?),
+        Verb::Image(args) => Task::Image(image(args, &target)?),
         Verb::Verify(args) => Task::Verify(VerifyRequest {
             image: args.image,
             against: args.against,
@@ -126,7 +127,7 @@ pub fn from_args(args: Args) -> Result<Job> {
     };
     let defaults = Patience::default();
     let reach = Reach {
-        target: globals.target.unwrap_or_default(),
+        target,
         patience: Patience {
             connect: globals.connect_timeout.unwrap_or(defaults.connect),
             wait: globals.wait.unwrap_or(defaults.wait),
@@ -156,19 +157,27 @@ pub fn from_args(args: Args) -> Result<Job> {
     })
 }
 
-fn plan(args: PlanArgs) -> Result<PlanRequest> {
+fn plan(args: PlanArgs, target: &Target) -> Result<PlanRequest> {
     let format = args.format.unwrap_or(Format::Qcow2);
     let scope = scope(format, &args.selection)?;
     let selection = args.selection;
     Ok(PlanRequest {
         device: args.device,
         selection: selection.select,
-        journal: selection.journal,
+        journal: journal(&selection, target),
         scope,
         superblock: selection.superblock,
         block_size: selection.block_size,
         full_tables: full_tables(&selection, format),
         source_offset: selection.source_offset,
+    })
+}
+
+/// The old part of a journal costs little here, and hours on a slow line.
+fn journal(selection: &SelectionArgs, target: &Target) -> JournalMode {
+    selection.journal.unwrap_or(match target {
+        Target::Local => JournalMode::Full,
+        _ => JournalMode::Live,
     })
 }
 
@@ -201,7 +210,7 @@ fn full_tables(selection: &SelectionArgs, format: Format) -> bool {
         || (selection.select == Selection::E2image && format == Format::Normal)
 }
 
-fn image(args: ImageArgs) -> Result<ImageRequest> {
+fn image(args: ImageArgs, target: &Target) -> Result<ImageRequest> {
     let output = output(args.output)?;
     let format = output.format(args.out.format)?;
     let (layout, compression) = qcow2(&args.out, format)?;
@@ -217,7 +226,7 @@ fn image(args: ImageArgs) -> Result<ImageRequest> {
         output,
         format: Some(format),
         selection: args.selection.select,
-        journal: args.selection.journal,
+        journal: journal(&args.selection, target),
         scope,
         superblock: args.selection.superblock,
         block_size: args.selection.block_size,

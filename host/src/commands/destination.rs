@@ -1,8 +1,6 @@
 //! Where an image goes: opens the output, makes the sink for it, and gives
 //! the finished file its name.
 
-use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,13 +9,13 @@ use serde_json::{Map, Value};
 
 use crate::commands::Output;
 use crate::commands::capture::Captured;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ext::Walk;
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::image::normal::HostFacts;
 use crate::image::raw::RawOptions;
 use crate::image::{self, ImageOptions, ImageSink, Target};
-use crate::local::output::{beside, refuse_bad_target};
+use crate::local::output::{beside, publish_together, refuse_bad_target};
 use crate::local::{LocalOutput, OutputOptions, StdoutStream};
 use crate::manifest::{self, DIGESTS_SUFFIX, MANIFEST_SUFFIX, Manifest};
 use crate::observer::{Event, Observer, Phase};
@@ -73,53 +71,44 @@ impl Destination<'_> {
             sync: !self.no_sync,
             sources: &sources,
         };
-        for suffix in [MANIFEST_SUFFIX, DIGESTS_SUFFIX] {
-            if !self.no_manifest {
-                refuse_bad_target(&beside(path, suffix), outputs)?;
-            }
+        // Those of an earlier image: they must not stand beside this one.
+        let stale = [MANIFEST_SUFFIX, DIGESTS_SUFFIX]
+            .map(|suffix| beside(path, suffix));
+        for path in &stale {
+            refuse_bad_target(path, outputs)?;
         }
-        let mut file = LocalOutput::create(path, outputs)?;
-        let identity = file.identity()?;
+        let mut output = LocalOutput::create(path, outputs)?;
+        let identity = output.file().identity()?;
         let whole = self
-            .fill(Target::File(&mut file), Some(identity), fill)
-            .and_then(|result| {
+            .fill(Target::File(output.file()), Some(identity), fill)
+            .and_then(|(walk, captured)| {
                 observer.event(&Event::Phase(Phase::Sync));
-                file.publish().map(|()| result)
+                let mut files = vec![output];
+                if !self.no_manifest {
+                    let manifest = self.manifest(options, &walk, &captured);
+                    let records = &captured.records;
+                    files.extend(manifest::prepare(
+                        path, manifest, records, outputs,
+                    )?);
+                }
+                publish_together(files, &stale)?;
+                Ok((walk, captured))
             });
-        let (walk, captured) =
-            whole.map_err(|error| match error.what_is_intact() {
-                Some(_) => error,
-                None => error.intact(format!(
-                    "the source; an earlier {} is as it was",
-                    path.display()
-                )),
-            })?;
-        self.prove(path, outputs, options, (&walk, &captured))?;
-        Ok((walk, captured))
+        whole.map_err(|error| match error.what_is_intact() {
+            Some(_) => error,
+            None => error.intact(format!(
+                "the source; an earlier {} is as it was",
+                path.display()
+            )),
+        })
     }
 
-    /// Writes the manifest, or takes away one that no longer is true.
-    fn prove(
+    fn manifest(
         &self,
-        path: &Path,
-        outputs: OutputOptions<'_>,
         options: &Map<String, Value>,
-        (walk, captured): (&Walk, &Captured),
-    ) -> Result<()> {
-        if self.no_manifest {
-            for suffix in [MANIFEST_SUFFIX, DIGESTS_SUFFIX] {
-                match fs::remove_file(beside(path, suffix)) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                        return Err(Error::io(
-                            "the manifest of an earlier image is in the way",
-                            e,
-                        ));
-                    }
-                    _ => {}
-                }
-            }
-            return Ok(());
-        }
+        walk: &Walk,
+        captured: &Captured,
+    ) -> Manifest {
         let mut manifest = Manifest::new(self.source, walk);
         manifest.image.insert("format".into(), self.format.name().into());
         if self.dest_offset.0 > 0 {
@@ -133,14 +122,7 @@ impl Destination<'_> {
                 manifest.add_hole(run, fault);
             }
         }
-        manifest::write(path, manifest, &captured.records, outputs).map_err(
-            |error| {
-                error.intact(format!(
-                    "{} is complete, only its manifest is missing",
-                    path.display()
-                ))
-            },
-        )
+        manifest
     }
 
     fn fill<T>(

@@ -12,6 +12,7 @@ use crate::image::format::Format;
 use crate::image::{ImageSink, WriteOrder};
 use crate::observer::{Event, Observer};
 use crate::source::BlockSource;
+use crate::spool::Identity;
 use crate::stop::Stop;
 use crate::units::ByteCount;
 
@@ -36,7 +37,7 @@ pub fn image(
         &request.device,
         request.source_offset,
         place,
-        &needed_of_device(request, format),
+        &asked_for(request, format),
         observer,
         stop,
     )?;
@@ -48,22 +49,26 @@ pub fn image(
     Ok(report)
 }
 
-/// The options that decide which blocks are read: a run that goes on from an
-/// unfinished one must have the same.
-fn needed_of_device(request: &ImageRequest, format: Format) -> String {
-    let mut options = format!(
-        "--format {} --select {:?} {:?}",
-        format.name(),
-        request.selection,
-        request.scope
-    );
-    if request.full_tables {
-        options.push_str(" --full-tables");
+/// What a run that goes on from an unfinished one must have asked for as
+/// well: whatever decides which blocks are read, and where they go.
+fn asked_for(request: &ImageRequest, format: Format) -> Identity {
+    let mut identity = Identity::new().with("--format", format.name());
+    for (name, value) in &options(request) {
+        let name = match name.as_str() {
+            "source_offset" => continue,
+            name => format!("--{}", name.replace('_', "-")),
+        };
+        identity = identity.with(&name, value);
     }
-    if let Some(block) = request.superblock {
-        options.push_str(&format!(" --superblock {block}"));
+    let identity = match request.superblock {
+        None => identity.with("--superblock", "none"),
+        Some(_) => identity,
+    };
+    match request.block_size {
+        None => identity.with("--blocksize", "any"),
+        Some(_) => identity,
     }
-    options.to_lowercase()
+    .with("--dest-offset", request.dest_offset)
 }
 
 struct Job<'a> {

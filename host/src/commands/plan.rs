@@ -14,6 +14,7 @@ use crate::identify::describe_superblock;
 use crate::inventory::Content;
 use crate::observer::{Event, Observer};
 use crate::source::SourceFacts;
+use crate::spool::Identity;
 use crate::stop::Stop;
 use crate::units::{
     BlockCount, BlockNumber, BlockRun, BlockSize, ByteCount, ByteOffset,
@@ -99,7 +100,7 @@ pub fn plan(
         &request.device,
         request.source_offset,
         SpoolPlace::Temporary,
-        "plan",
+        &Identity::new(),
         observer,
         stop,
     )?;

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identify::identify;
 use crate::inventory::{Contents, Device};
-use crate::local::LocalSource;
-use crate::local::output::{KeptFile, beside};
+use crate::local::output::beside;
+use crate::local::{LocalFile, LocalSource};
 use crate::observer::{Event, Observer};
-use crate::remote::client::DeviceRecord;
+use crate::output::OutputFile as _;
+use crate::remote::client::{AgentFacts, DeviceRecord};
 use crate::remote::inventory::{self, Selector};
 use crate::remote::line::PortLine;
 use crate::remote::port;
@@ -69,8 +70,8 @@ impl<'w> Opened<'w> {
     }
 }
 
-/// Opens `device`, from `offset` on. `options` is what a job that goes on
-/// from an unfinished one must have in common with it.
+/// Opens `device`, from `offset` on. `asked_for` is what a job that goes
+/// on from an unfinished one must have in common with it.
 ///
 /// # Errors
 ///
@@ -82,7 +83,7 @@ pub fn open_source<'w>(
     device: &Path,
     offset: ByteOffset,
     place: SpoolPlace<'_>,
-    options: &str,
+    asked_for: &Identity,
     observer: &'w dyn Observer,
     stop: &Stop,
 ) -> Result<Opened<'w>> {
@@ -92,24 +93,29 @@ pub fn open_source<'w>(
     }
     let session = connect(reach, observer, stop)?;
     let record = find(&session, device)?;
+    let machine = lock(&session).agent().map(AgentFacts::machine);
+    let machine = machine.unwrap_or_default();
     let identity = Identity::new()
+        .with("machine", machine)
         .with("device", record.id)
         .with("size", record.size)
-        .with("offset", offset)
-        .with("options", options);
+        .with("--source-offset", offset)
+        .and(asked_for);
     let source = RemoteDevice::new(session, record, offset)?;
     let (data, map, files) = match place {
         SpoolPlace::Beside(path) => {
             let files =
                 vec![beside(path, ".spool"), beside(path, ".spool.map")];
-            let open = |index: usize| KeptFile::open(&files[index]);
+            let open = |index: usize| LocalFile::open(&files[index]);
             (open(0)?, open(1)?, files)
         }
         SpoolPlace::Temporary => {
-            (KeptFile::temporary()?, KeptFile::temporary()?, Vec::new())
+            (LocalFile::temporary()?, LocalFile::temporary()?, Vec::new())
         }
     };
-    let length = map.length()?;
+    let length = map
+        .length()
+        .map_err(|e| Error::io("cannot look at the spool's map", e))?;
     let lasting = !files.is_empty();
     let options = SpoolOptions { offset: ByteOffset(0), sync: lasting };
     let spool = Spool::open(

@@ -44,6 +44,10 @@ impl OutputFile for MemoryFile {
         Ok(())
     }
 
+    fn length(&self) -> io::Result<ByteCount> {
+        Ok(ByteCount(self.bytes.len() as u64))
+    }
+
     fn set_length(&mut self, length: ByteCount) -> io::Result<()> {
         assert!(!self.is_device, "a device has the length it has");
         self.bytes.resize(usize::try_from(length.0).unwrap(), 0);

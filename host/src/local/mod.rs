@@ -5,9 +5,11 @@
 //! nothing of filesystems or image formats.
 
 pub mod devices;
+pub mod file;
 pub mod mounts;
 pub mod output;
 pub mod source;
 
+pub use file::LocalFile;
 pub use output::{LocalOutput, OutputOptions, StdoutStream};
 pub use source::LocalSource;

@@ -2,21 +2,26 @@
 //!
 //! Everything is written to `NAME.part`, mode 0600, and renamed when it is
 //! whole. Until then an earlier `NAME` stays as it is. Only one job at a time
-//! holds a `.part`: it is locked.
+//! holds a `.part`: it is locked. Where a job can go on from it, the `.part`
+//! outlives whoever wrote it, with a `NAME.part.map` beside it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{
-    FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt,
-};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::local::LocalFile;
 use crate::output::{OutputFile, OutputStream};
 use crate::source::FileIdentity;
-use crate::units::{ByteCount, ByteOffset};
+use crate::units::ByteCount;
+
+/// What is appended to the name of an output that is not whole yet.
+pub const PART_SUFFIX: &str = ".part";
+/// What is appended to it for the map of what an unfinished run has.
+pub const MAP_SUFFIX: &str = ".part.map";
 
 /// How an output file comes to be.
 #[derive(Clone, Copy, Debug)]
@@ -32,76 +37,78 @@ pub struct OutputOptions<'a> {
 /// A file in the making.
 #[derive(Debug)]
 pub struct LocalOutput {
-    file: File,
+    file: LocalFile,
     path: PathBuf,
     part: PathBuf,
     overwrite: bool,
     sync: bool,
-    finished: bool,
+    /// The `.part` file goes when this does.
+    transient: bool,
 }
 
 impl LocalOutput {
-    /// Starts `path` as `path.part`.
+    /// Starts `path` as `path.part`, which begins empty and goes when this
+    /// does.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Refused`] when `path` is one of the sources, exists (and
-    /// may not be replaced), is no ordinary file, or another process is
-    /// writing it; [`ErrorKind::LocalIo`] when it cannot be made.
+    /// may not be replaced), is no ordinary file, another process is writing
+    /// it, or an unfinished run can go on from its `.part`;
+    /// [`ErrorKind::LocalIo`] when it cannot be made.
     pub fn create(path: &Path, options: OutputOptions<'_>) -> Result<Self> {
         refuse_bad_target(path, options)?;
-        let part = beside(path, ".part");
-        refuse_bad_part(&part, options)?;
-        let name = part.display();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&part)
-            .map_err(|e| Error::io(format!("cannot create {name}"), e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::new(
-                    ErrorKind::Refused,
-                    format!("another process is writing {name}"),
-                )
-                .intact("nothing was written"));
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(Error::io(format!("cannot lock {name}"), error));
-            }
-        }
-        // Between opening and locking, its last owner may have given it its
-        // name: then what we hold is a finished image, not a part.
-        if !is_still(&part, &file) {
+        let map = beside(path, MAP_SUFFIX);
+        if map.exists() {
             return Err(Error::new(
                 ErrorKind::Refused,
-                format!("another process has just finished {name}"),
+                format!(
+                    "an unfinished raw image lies in {}",
+                    beside(path, PART_SUFFIX).display()
+                ),
             )
-            .intact("nothing was written")
-            .hint("look at what it wrote, then run the command again"));
+            .intact("it was left as it is")
+            .hint(format!(
+                "finish it with the command that began it, give another \
+                 name, or delete it and {}",
+                map.display()
+            )));
         }
-        // Only now: until it was locked it could have been somebody's. Not
-        // when it is empty already: ext4 writes a file that was truncated to
-        // nothing out to the disk when it is closed.
-        let stale = file.metadata().is_ok_and(|old| old.len() > 0);
-        let emptied = if stale { file.set_len(0) } else { Ok(()) };
-        emptied
-            .and_then(|()| {
-                file.set_permissions(PermissionsExt::from_mode(0o600))
-            })
-            .map_err(|e| Error::io(format!("cannot empty {name}"), e))?;
+        let mut output = Self::resume(path, options)?;
+        output.transient = true;
+        // Not when it is empty already: ext4 writes a file that was
+        // truncated to nothing out to the disk when it is closed.
+        let stale = output.file.length().map_or(true, |old| old.0 > 0);
+        if stale {
+            output.file.set_length(ByteCount(0)).map_err(|e| {
+                let part = output.part.display();
+                Error::io(format!("cannot empty {part}"), e)
+            })?;
+        }
+        Ok(output)
+    }
+
+    /// Opens `path.part` as it is, or makes it; it stays until it is
+    /// published or [`Self::abandon`]ed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub fn resume(path: &Path, options: OutputOptions<'_>) -> Result<Self> {
+        refuse_bad_target(path, options)?;
+        let part = beside(path, PART_SUFFIX);
+        refuse_bad_part(&part, options)?;
+        let file = LocalFile::open(&part)?;
+        file.file().set_permissions(PermissionsExt::from_mode(0o600)).map_err(
+            |e| Error::io(format!("cannot protect {}", part.display()), e),
+        )?;
         Ok(Self {
             file,
             path: path.to_owned(),
             part,
             overwrite: options.overwrite,
             sync: options.sync,
-            finished: false,
+            transient: false,
         })
     }
 
@@ -111,20 +118,14 @@ impl LocalOutput {
         &self.path
     }
 
-    /// The file's identity, for the header of a normal image.
-    ///
-    /// # Errors
-    ///
-    /// When the system cannot say.
-    pub fn identity(&self) -> Result<FileIdentity> {
-        let metadata = self.file.metadata().map_err(|e| {
-            Error::io(format!("cannot look at {}", self.part.display()), e)
-        })?;
-        Ok(FileIdentity {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            raw_device: metadata.rdev(),
-        })
+    /// What is written.
+    pub const fn file(&mut self) -> &mut LocalFile {
+        &mut self.file
+    }
+
+    /// Nothing can go on from the `.part` file: it goes.
+    pub fn abandon(mut self) {
+        self.transient = true;
     }
 
     /// The file is whole: syncs it (unless told not to) and gives it its
@@ -132,15 +133,23 @@ impl LocalOutput {
     ///
     /// # Errors
     ///
-    /// When the system refuses; the `.part` file is gone then, an earlier
-    /// file of that name is intact.
-    pub fn publish(mut self) -> Result<()> {
-        let name = self.path.display().to_string();
-        if self.sync {
-            self.file.sync_all().map_err(|e| {
-                Error::io(format!("cannot bring {name} to the disk"), e)
-            })?;
+    /// When the system refuses; an earlier file of that name is intact.
+    pub fn publish(self) -> Result<()> {
+        publish_together(vec![self], &[])
+    }
+
+    /// Brings the bytes to the disk, unless told not to.
+    fn settle(&self) -> Result<()> {
+        if !self.sync {
+            return Ok(());
         }
+        self.file.sync_all().map_err(|e| {
+            let name = self.path.display();
+            Error::io(format!("cannot bring {name} to the disk"), e)
+        })
+    }
+
+    fn rename(mut self) -> Result<()> {
         let renamed = if self.overwrite {
             fs::rename(&self.part, &self.path)
         } else {
@@ -148,140 +157,100 @@ impl LocalOutput {
         };
         renamed.map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => exists(&self.path),
-            _ => Error::io(format!("cannot rename to {name}"), error),
+            _ => Error::io(
+                format!("cannot rename to {}", self.path.display()),
+                error,
+            ),
         })?;
-        self.finished = true;
-        if self.sync {
-            sync_folder(&self.path)?;
-        }
+        self.transient = false;
         Ok(())
     }
 }
 
 impl Drop for LocalOutput {
     fn drop(&mut self) {
-        if !self.finished {
+        if self.transient {
             // Nothing can go on from it, so it would only mislead.
             let _ = fs::remove_file(&self.part);
         }
     }
 }
 
-impl OutputFile for LocalOutput {
-    fn write_at(&mut self, at: ByteOffset, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, at.0)
+/// Gives several files of one folder their names in this order, once those
+/// that `stale` names are gone: what an earlier run left beside them. Wherever
+/// this is cut off, nothing of the earlier run stands beside a file of this
+/// one that it could contradict.
+///
+/// # Errors
+///
+/// When the system refuses. What has its name by then keeps it.
+pub fn publish_together(
+    outputs: Vec<LocalOutput>,
+    stale: &[PathBuf],
+) -> Result<()> {
+    for output in &outputs {
+        output.settle()?;
     }
-
-    fn read_at(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(into, at.0)
+    let mut whole = None;
+    for step in steps(outputs, stale) {
+        let name = step.names();
+        step.run().map_err(|error| match &whole {
+            Some(name) => error.intact(format!("{name} is complete")),
+            None => error,
+        })?;
+        whole = whole.or(name);
     }
-
-    fn set_length(&mut self, length: ByteCount) -> io::Result<()> {
-        self.file.set_len(length.0)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn starts_zeroed(&self) -> bool {
-        true
-    }
+    Ok(())
 }
 
-/// A file that stays under its own name until it is removed: what a job that
-/// was interrupted goes on from. Mode 0600, and locked.
+fn steps(outputs: Vec<LocalOutput>, stale: &[PathBuf]) -> Vec<Step> {
+    let sync = outputs.iter().any(|output| output.sync);
+    let folder = outputs.first().map(|output| output.path.clone());
+    let folder = folder.filter(|_| sync);
+    let gone = stale.iter().filter(|path| fs::symlink_metadata(path).is_ok());
+    let mut steps: Vec<Step> = gone.cloned().map(Step::Remove).collect();
+    if !steps.is_empty() {
+        // The order on the disk is that of the steps only across a sync.
+        steps.extend(folder.clone().map(Step::SyncFolder));
+    }
+    for output in outputs {
+        steps.push(Step::Rename(output));
+        steps.extend(folder.clone().map(Step::SyncFolder));
+    }
+    steps
+}
+
+/// What giving names is made of.
 #[derive(Debug)]
-pub struct KeptFile {
-    file: File,
+enum Step {
+    Remove(PathBuf),
+    Rename(LocalOutput),
+    /// Brings the names in this file's folder to the disk.
+    SyncFolder(PathBuf),
 }
 
-impl KeptFile {
-    /// Opens `path`, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Refused`] when another process has it or it is no
-    /// ordinary file; [`ErrorKind::LocalIo`] when it cannot be opened.
-    pub fn open(path: &Path) -> Result<Self> {
-        let name = path.display();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(path)
-            .map_err(|e| Error::io(format!("cannot open {name}"), e))?;
-        let is_file = file.metadata().is_ok_and(|data| data.is_file());
-        if !is_file || file.try_lock().is_err() || !is_still(path, &file) {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                format!("{name} is in use, or no ordinary file"),
-            )
-            .intact("nothing was written")
-            .hint("is the same command still running?"));
+impl Step {
+    fn names(&self) -> Option<String> {
+        match self {
+            Self::Rename(output) => Some(output.path.display().to_string()),
+            Self::Remove(_) | Self::SyncFolder(_) => None,
         }
-        Ok(Self { file })
     }
 
-    /// A file without a name, gone with this value.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::LocalIo`] when it cannot be made.
-    pub fn temporary() -> Result<Self> {
-        let folder = std::env::temp_dir();
-        let flags = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(flags)
-            .open(&folder)
-            .map(|file| Self { file })
-            .map_err(|e| {
-                Error::io(
-                    format!("cannot make a file in {}", folder.display()),
-                    e,
-                )
-                .hint("TMPDIR names another place")
-            })
-    }
-
-    /// How long it is now.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::LocalIo`] when the system cannot say.
-    pub fn length(&self) -> Result<ByteCount> {
-        let metadata = self.file.metadata();
-        metadata
-            .map(|metadata| ByteCount(metadata.len()))
-            .map_err(|e| Error::io("cannot look at a file", e))
-    }
-}
-
-impl OutputFile for KeptFile {
-    fn write_at(&mut self, at: ByteOffset, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, at.0)
-    }
-
-    fn read_at(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(into, at.0)
-    }
-
-    fn set_length(&mut self, length: ByteCount) -> io::Result<()> {
-        self.file.set_len(length.0)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn starts_zeroed(&self) -> bool {
-        true
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Rename(output) => output.rename(),
+            Self::SyncFolder(path) => sync_folder(&path),
+            Self::Remove(path) => match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(Error::io(
+                        format!("{} is in the way", path.display()),
+                        error,
+                    ))
+                }
+                _ => Ok(()),
+            },
+        }
     }
 }
 
@@ -311,23 +280,6 @@ impl OutputStream for StdoutStream {
         out.write_all(bytes)?;
         out.flush()
     }
-}
-
-/// Writes a small file (a manifest) whole or not at all.
-///
-/// # Errors
-///
-/// As [`LocalOutput::create`] and [`LocalOutput::publish`].
-pub fn write_whole(
-    path: &Path,
-    options: OutputOptions<'_>,
-    bytes: &[u8],
-) -> Result<()> {
-    let mut output = LocalOutput::create(path, options)?;
-    output.write_at(ByteOffset(0), bytes).map_err(|e| {
-        Error::io(format!("cannot write {}", path.display()), e)
-    })?;
-    output.publish()
 }
 
 /// `path` with `suffix` behind its name.
@@ -406,16 +358,6 @@ fn refuse_bad_part(part: &Path, options: OutputOptions<'_>) -> Result<()> {
     }
 }
 
-/// Whether `path` still names the open `file`.
-fn is_still(path: &Path, file: &File) -> bool {
-    match (fs::symlink_metadata(path), file.metadata()) {
-        (Ok(named), Ok(open)) => {
-            named.dev() == open.dev() && named.ino() == open.ino()
-        }
-        _ => false,
-    }
-}
-
 fn is_one_of(metadata: &fs::Metadata, sources: &[FileIdentity]) -> bool {
     sources.iter().any(|source| {
         let same_file =
@@ -459,60 +401,4 @@ fn sync_folder(path: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(overwrite: bool) -> OutputOptions<'static> {
-        OutputOptions { overwrite, sync: false, sources: &[] }
-    }
-
-    #[test]
-    fn an_earlier_file_is_intact_until_the_new_one_is_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.raw");
-        fs::write(&path, b"old").unwrap();
-        let refused = LocalOutput::create(&path, options(false)).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Refused);
-
-        let mut output = LocalOutput::create(&path, options(true)).unwrap();
-        output.write_at(ByteOffset(0), b"new!").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        drop(output);
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-
-        let mut output = LocalOutput::create(&path, options(true)).unwrap();
-        output.write_at(ByteOffset(0), b"new!").unwrap();
-        output.publish().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"new!");
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-    }
-
-    #[test]
-    fn a_file_that_appears_meanwhile_is_not_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.raw");
-        let output = LocalOutput::create(&path, options(false)).unwrap();
-        fs::write(&path, b"somebody else's").unwrap();
-        let refused = output.publish().unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Refused);
-        assert_eq!(fs::read(&path).unwrap(), b"somebody else's");
-    }
-
-    #[test]
-    fn only_one_writes_and_the_source_is_never_the_output() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.raw");
-        let first = LocalOutput::create(&path, options(false)).unwrap();
-        let second = LocalOutput::create(&path, options(false)).unwrap_err();
-        assert_eq!(second.kind(), ErrorKind::Refused);
-        let sources = [first.identity().unwrap()];
-        first.publish().unwrap();
-        let link = folder.path().join("link");
-        fs::hard_link(&path, &link).unwrap();
-        let same =
-            OutputOptions { overwrite: true, sync: false, sources: &sources };
-        let refused = LocalOutput::create(&link, same).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Refused);
-    }
-}
+mod tests;

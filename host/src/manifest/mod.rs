@@ -53,7 +53,7 @@ use crate::digest::{Digest, RangeRecord, content};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::Walk;
 use crate::ext::superblock::uuid_text;
-use crate::local::output::{LocalOutput, OutputOptions, beside, write_whole};
+use crate::local::output::{LocalOutput, OutputOptions, beside};
 use crate::output::OutputFile;
 use crate::source::{SourceFacts, SourceKind};
 use crate::units::{
@@ -210,7 +210,7 @@ struct DigestsEntry {
 impl Manifest {
     /// The manifest of an image of what `walk` selected, as far as the walk
     /// and the source know it. The rest is filled in by whoever made the
-    /// image; [`write`] fills in the ranges.
+    /// image; [`prepare`] fills in the ranges.
     #[must_use]
     pub fn new(source: &SourceFacts, walk: &Walk) -> Self {
         let geometry = &walk.geometry;
@@ -325,24 +325,27 @@ fn number(map: &Map<String, Value>, name: &str) -> u64 {
 }
 
 /// Writes the manifest of the image `image`, and the ranges beside it if they
-/// are many. `records` ascend.
+/// are many: whole, but not under their names yet. `records` ascend.
 ///
 /// # Errors
 ///
-/// As [`LocalOutput::create`] and [`LocalOutput::publish`].
-pub fn write(
+/// As [`LocalOutput::create`].
+pub fn prepare(
     image: &Path,
     mut manifest: Manifest,
     records: &[RangeRecord],
     options: OutputOptions<'_>,
-) -> Result<()> {
+) -> Result<Vec<LocalOutput>> {
     manifest.content = content(records);
     manifest.stored = blocks_of(records);
     (manifest.ranges, manifest.digests) = (None, None);
+    let mut files = Vec::new();
     if records.len() > INLINE_RANGES_MAX || manifest.stored > INLINE_BLOCKS_MAX
     {
         let path = beside(image, DIGESTS_SUFFIX);
-        manifest.digests = Some(write_digests(&path, records, options)?);
+        let (file, entry) = write_digests(&path, records, options)?;
+        manifest.digests = Some(entry);
+        files.push(file);
     } else {
         let entries = records.iter().map(RangeEntry::of).collect();
         manifest.ranges = Some(entries);
@@ -351,14 +354,20 @@ pub fn write(
         Error::new(ErrorKind::Internal, "a manifest that is no JSON").because(e)
     })?;
     text.push(b'\n');
-    write_whole(&beside(image, MANIFEST_SUFFIX), options, &text)
+    let path = beside(image, MANIFEST_SUFFIX);
+    let mut file = LocalOutput::create(&path, options)?;
+    file.file().write_at(ByteOffset(0), &text).map_err(|e| {
+        Error::io(format!("cannot write {}", path.display()), e)
+    })?;
+    files.push(file);
+    Ok(files)
 }
 
 fn write_digests(
     path: &Path,
     records: &[RangeRecord],
     options: OutputOptions<'_>,
-) -> Result<DigestsEntry> {
+) -> Result<(LocalOutput, DigestsEntry)> {
     let mut output = LocalOutput::create(path, options)?;
     let mut hasher = blake3::Hasher::new();
     let mut at = 0_u64;
@@ -366,12 +375,12 @@ fn write_digests(
         hasher.update(bytes);
         let place = ByteOffset(at);
         at = at.saturating_add(u64_from(bytes.len()));
-        output.write_at(place, bytes).map_err(|e| {
+        output.file().write_at(place, bytes).map_err(|e| {
             Error::io(format!("cannot write {}", path.display()), e)
         })
     })?;
-    output.publish()?;
-    Ok(DigestsEntry { bytes: at, blake3: *hasher.finalize().as_bytes() })
+    let blake3 = *hasher.finalize().as_bytes();
+    Ok((output, DigestsEntry { bytes: at, blake3 }))
 }
 
 /// Reads the manifest of the image `image`; `None` if it has none.

@@ -6,11 +6,14 @@ use super::*;
 use crate::digest::ranges;
 use crate::ext::finding::{Effect, Fault};
 use crate::ext::{BlockKind, Finding, Geometry, Group};
+use crate::local::output::publish_together;
 use crate::source::{DiskIdentity, ReadFault};
 use crate::units::ByteCount;
 
-fn options() -> OutputOptions<'static> {
-    OutputOptions { overwrite: true, sync: false, sources: &[] }
+fn write(image: &Path, manifest: Manifest, records: &[RangeRecord]) {
+    let options = OutputOptions { overwrite: true, sync: false, sources: &[] };
+    let files = prepare(image, manifest, records, options).unwrap();
+    publish_together(files, &[]).unwrap();
 }
 
 fn walk(blocks: u64) -> Walk {
@@ -99,7 +102,7 @@ fn few_ranges_stand_in_the_manifest_many_beside_it() {
     for (records, beside_it) in [(few, false), (many, true), (large, true)] {
         let digests = beside(&image, DIGESTS_SUFFIX);
         let _ = fs::remove_file(&digests);
-        write(&image, manifest(300_000), &records, options()).unwrap();
+        write(&image, manifest(300_000), &records);
         assert_eq!(digests.exists(), beside_it);
         let (known, read) = read(&image).unwrap().unwrap();
         assert_eq!(read, records);
@@ -120,7 +123,7 @@ fn few_ranges_stand_in_the_manifest_many_beside_it() {
 fn the_form_is_what_the_description_says() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("a.raw");
-    write(&image, manifest(100), &records([run(7, 2)]), options()).unwrap();
+    write(&image, manifest(100), &records([run(7, 2)]));
     let text = fs::read(beside(&image, MANIFEST_SUFFIX)).unwrap();
     let value: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(value["format"], "e2wire-manifest");
@@ -144,7 +147,7 @@ fn the_form_is_what_the_description_says() {
 fn a_changed_manifest_is_not_believed() {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("a.raw");
-    write(&image, manifest(5000), &records([run(7, 2000)]), options()).unwrap();
+    write(&image, manifest(5000), &records([run(7, 2000)]));
     let path = beside(&image, MANIFEST_SUFFIX);
     let text = fs::read_to_string(&path).unwrap();
     let changes = [
@@ -187,7 +190,7 @@ proptest! {
                 let folder = tempfile::tempdir().unwrap();
                 let image = folder.path().join("a");
                 let many = records((0..10_001).map(|n| run(n * 3, 2)));
-                write(&image, manifest(40_000), &many, options()).unwrap();
+                write(&image, manifest(40_000), &many);
                 folder
             };
         }

@@ -178,6 +178,12 @@ impl<'w> Session<'w> {
         self.agent.clone().ok_or_else(|| self.nobody())
     }
 
+    /// Who answered last.
+    #[must_use]
+    pub const fn agent(&self) -> Option<&AgentFacts> {
+        self.agent.as_ref()
+    }
+
     fn nobody(&self) -> Error {
         let seconds = self.patience.connect.as_secs_f64();
         Error::new(

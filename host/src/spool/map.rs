@@ -49,6 +49,13 @@ impl Identity {
         self
     }
 
+    /// Adds all facts of another.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.lines.extend_from_slice(&other.lines);
+        self
+    }
+
     fn text(&self) -> String {
         self.lines
             .iter()

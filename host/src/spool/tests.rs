@@ -35,6 +35,10 @@ impl OutputFile for SharedFile {
         Ok(())
     }
 
+    fn length(&self) -> std::io::Result<ByteCount> {
+        Ok(ByteCount(self.bytes().len() as u64))
+    }
+
     fn set_length(&mut self, length: ByteCount) -> std::io::Result<()> {
         self.bytes().resize(length.0 as usize, 0);
         Ok(())

@@ -338,7 +338,7 @@ mod tests {
             OutputOptions { overwrite: true, sync: true, sources: &[] };
         let mut out = LocalOutput::create(path, options).unwrap();
         let facts = Facts { verb: "install".into(), ..Facts::default() };
-        let mut writer = UndoWriter::begin(&mut out, &facts).unwrap();
+        let mut writer = UndoWriter::begin(out.file(), &facts).unwrap();
         for at in [0_u64, 8192] {
             let (old, new) = ([at as u8; 1024], [at as u8 + 1; 1024]);
             writer.add(entry(at, &old, &new), &old, &new).unwrap();

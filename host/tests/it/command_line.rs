@@ -239,3 +239,18 @@ fn there_is_a_page_for_every_verb() {
         assert!(page.contains(section), "{section}");
     }
 }
+
+#[test]
+fn a_manifest_of_an_earlier_image_goes_only_when_told_to() {
+    let bench = Bench::new();
+    bench.ext4("disk.img", "one");
+    let manifest = bench.path().join("a.raw.manifest.json");
+    fs::write(&manifest, "somebody's").unwrap();
+    let image = ["image", "--no-manifest", "disk.img", "a.raw"];
+    let ended = bench.run(&image);
+    assert_eq!(ended.code, Some(5), "{}", ended.stderr);
+    assert!(manifest.exists() && !bench.path().join("a.raw").exists());
+    let over: Vec<&str> = image.into_iter().chain(["--overwrite"]).collect();
+    assert_eq!(bench.run(&over).code, Some(0));
+    assert!(!manifest.exists());
+}

@@ -66,6 +66,10 @@ impl OutputFile for SharedFile {
         Ok(())
     }
 
+    fn length(&self) -> io::Result<ByteCount> {
+        Ok(ByteCount(self.bytes().len() as u64))
+    }
+
     fn set_length(&mut self, length: ByteCount) -> io::Result<()> {
         if !self.dead.load(Ordering::Relaxed) {
             self.bytes().resize(length.0 as usize, 0);

@@ -44,6 +44,19 @@ fn what_is_not_said_has_a_safe_meaning() {
 }
 
 #[test]
+fn the_old_part_of_a_journal_stays_behind_a_line() {
+    let journal = |line| image_request(line).journal;
+    assert_eq!(
+        journal("e2wire -t tcp:h:1 image sda3 a.raw"),
+        JournalMode::Live
+    );
+    assert_eq!(
+        journal("e2wire -t tcp:h:1 image --journal full sda3 a.raw"),
+        JournalMode::Full
+    );
+}
+
+#[test]
 fn every_option_of_image_arrives_in_the_request() {
     assert_eq!(
         image_request(

@@ -1,12 +1,12 @@
 //! Progress on a terminal: one line that moves.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::progress::incidents::{Incidents, printable};
-use crate::cli::progress::{Meter, Pulse, Reading};
+use crate::cli::progress::incidents::printable;
+use crate::cli::progress::watch::Watch;
+use crate::cli::progress::{Pulse, Reading};
 use crate::cli::speaker::Stream;
 use crate::observer::{Event, Observer};
 
@@ -24,8 +24,7 @@ const PLAIN: &str = "{prefix} {wide_msg}";
 #[derive(Debug)]
 pub(in crate::cli) struct Bar {
     bar: ProgressBar,
-    meter: Arc<Mutex<Meter>>,
-    incidents: Mutex<Incidents>,
+    watch: Watch,
     pulse: Option<Pulse>,
 }
 
@@ -34,23 +33,11 @@ impl Bar {
     pub(in crate::cli) fn new(columns: u16, verbose: bool) -> Self {
         let bar =
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let meter = Arc::new(Mutex::new(Meter::default()));
-        let (drawn, measured) = (bar.clone(), Arc::clone(&meter));
-        let pulse = Pulse::start(REDRAW, move || {
-            let reading = measured
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .read(Instant::now());
-            if let Some(reading) = reading {
-                draw(&drawn, &reading, columns);
-            }
-        });
-        Self {
-            bar,
-            meter,
-            incidents: Mutex::new(Incidents::new(false, verbose)),
-            pulse: Some(pulse),
-        }
+        let watch = Watch::new(false, verbose);
+        let drawn = bar.clone();
+        let pulse =
+            watch.pulse(REDRAW, move |reading| draw(&drawn, reading, columns));
+        Self { bar, watch, pulse: Some(pulse) }
     }
 
     fn say(&self, line: &str) {
@@ -90,16 +77,7 @@ fn style(template: &str) -> ProgressStyle {
 
 impl Observer for Bar {
     fn event(&self, event: &Event<'_>) {
-        self.meter
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .note(event, Instant::now());
-        let line = self
-            .incidents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .line(event);
-        if let Some(line) = line {
+        if let Some(line) = self.watch.note(event) {
             self.say(&line);
         }
     }
@@ -110,9 +88,7 @@ impl Drop for Bar {
         // Nothing draws any more when the line is cleared.
         self.pulse = None;
         self.bar.finish_and_clear();
-        let incidents =
-            self.incidents.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rest) = incidents.rest() {
+        if let Some(rest) = self.watch.rest() {
             Stream::Stderr.say(&printable(&rest));
         }
     }

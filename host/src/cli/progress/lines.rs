@@ -1,10 +1,10 @@
 //! Progress where there is no terminal: a line every ten seconds.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::cli::progress::incidents::{Incidents, printable};
-use crate::cli::progress::{Meter, Pulse, Reading};
+use crate::cli::progress::incidents::printable;
+use crate::cli::progress::watch::Watch;
+use crate::cli::progress::{Pulse, Reading};
 use crate::cli::speaker::Stream;
 use crate::observer::{Event, Observer};
 
@@ -13,47 +13,26 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Writes lines on standard error.
 #[derive(Debug)]
 pub(in crate::cli) struct Lines {
-    meter: Arc<Mutex<Meter>>,
-    incidents: Mutex<Incidents>,
+    watch: Watch,
     _pulse: Option<Pulse>,
 }
 
 impl Lines {
     /// With `quiet` there are no progress lines.
     pub(in crate::cli) fn new(quiet: bool, verbose: bool) -> Self {
-        let meter = Arc::new(Mutex::new(Meter::default()));
+        let watch = Watch::new(quiet, verbose);
         let pulse = (!quiet).then(|| {
-            let meter = Arc::clone(&meter);
-            Pulse::start(EVERY, move || {
-                let reading = meter
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .read(Instant::now());
-                if let Some(reading) = reading {
-                    Stream::Stderr.say(&printable(&sentence(&reading)));
-                }
+            watch.pulse(EVERY, |reading| {
+                Stream::Stderr.say(&printable(&sentence(reading)));
             })
         });
-        Self {
-            meter,
-            incidents: Mutex::new(Incidents::new(quiet, verbose)),
-            _pulse: pulse,
-        }
+        Self { watch, _pulse: pulse }
     }
 }
 
 impl Observer for Lines {
     fn event(&self, event: &Event<'_>) {
-        self.meter
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .note(event, Instant::now());
-        let line = self
-            .incidents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .line(event);
-        if let Some(line) = line {
+        if let Some(line) = self.watch.note(event) {
             Stream::Stderr.say(&printable(&line));
         }
     }
@@ -61,9 +40,7 @@ impl Observer for Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        let incidents =
-            self.incidents.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rest) = incidents.rest() {
+        if let Some(rest) = self.watch.rest() {
             Stream::Stderr.say(&printable(&rest));
         }
     }

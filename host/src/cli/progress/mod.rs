@@ -7,6 +7,7 @@ mod incidents;
 mod lines;
 mod meter;
 mod pulse;
+mod watch;
 mod words;
 
 pub(super) use bar::Bar;

@@ -142,7 +142,7 @@ fn undo_file(path: &Path, old: &[u8], new: &[u8]) -> UndoFile {
     let plan = planner.finish(ByteOffset(0), &from, &to).unwrap();
     let options = OutputOptions { overwrite: true, sync: false, sources: &[] };
     let mut out = LocalOutput::create(path, options).unwrap();
-    let mut writer = UndoWriter::begin(&mut out, &Facts::default()).unwrap();
+    let mut writer = UndoWriter::begin(out.file(), &Facts::default()).unwrap();
     for entry in plan.entries {
         let at = entry.range().start().0 as usize;
         let bytes = at..at + entry.length();

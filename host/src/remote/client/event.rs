@@ -94,6 +94,15 @@ pub struct AgentFacts {
 }
 
 impl AgentFacts {
+    /// What tells the machine from others, the same after a reboot; empty
+    /// when the firmware does not say.
+    #[must_use]
+    pub fn machine(&self) -> String {
+        let words = [&self.vendor, &self.product, &self.serial, &self.uuid];
+        let known = words.into_iter().filter(|word| !word.is_empty());
+        known.map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
     pub(super) fn new(hello: &HelloReply<'_>, new_boot: bool) -> Self {
         Self {
             boot: hello.boot,
