@@ -6,12 +6,14 @@
 //! its Debian package, never a test that is skipped. A harness for tests, so
 //! it panics where a test would.
 
+pub mod agents;
 pub mod binaries;
 pub mod compare;
 pub mod fixtures;
 pub mod initrds;
 pub mod kernels;
 pub mod oracle;
+pub mod paced;
 pub mod qemu;
 pub mod sim;
 pub mod subject;

@@ -10,6 +10,8 @@ use e2wire_tests::kernels::{self, Flavour};
 use e2wire_tests::qemu::{Builder, Bus, Disk, Port};
 use e2wire_tests::{initrds, tools};
 
+use crate::project::parsed;
+
 /// The TCP port that the agent listens on inside of the machine.
 const AGENT_PORT: u16 = 7220;
 
@@ -52,16 +54,10 @@ fn parse_bus(text: &str) -> Result<Bus> {
 ///
 /// When the machine cannot be built or started.
 pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
-    let program = ["cargo xtask boot"];
-    let options =
-        match Options::try_parse_from(program.iter().chain(words.iter())) {
-            Ok(options) => options,
-            Err(error) => {
-                error.print()?;
-                let code = u8::try_from(error.exit_code()).unwrap_or(2);
-                return Ok(ExitCode::from(code));
-            }
-        };
+    let options: Options = match parsed("cargo xtask boot", words)? {
+        Ok(options) => options,
+        Err(code) => return Ok(code),
+    };
     crate::test::install_missing()?;
     let made = tempfile::tempdir()?;
     let disks = if options.disks.is_empty() {

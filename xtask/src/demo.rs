@@ -1,28 +1,65 @@
-//! `cargo xtask demo [DEVICE]`: the main job, shown on a real filesystem.
+//! `cargo xtask demo [DEVICE]`: the main job, shown on a real filesystem, here
+//! and at the other end of a serial line.
 //!
 //! Every command is printed before it runs, with what it shows; the demo
 //! fails when anything is not as it says.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use e2wire_tests::agents::{Agent, Build};
 use e2wire_tests::compare::first_difference;
+use e2wire_tests::paced::{Pace, PtyPair};
+use e2wire_tests::sim::Faults;
 use e2wire_tests::{binaries, fixtures, target, tools};
 
-/// Images `device`, or a filesystem made for the purpose.
-pub(crate) fn run(device: Option<&str>) -> Result<()> {
+use crate::project::parsed;
+
+/// The speed of the line that is shown: what nearly every console has.
+const BAUD: u32 = 115_200;
+
+/// Shows the main job on a filesystem, each step explained.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask demo", bin_name = "cargo xtask demo")]
+struct Options {
+    /// A device or a file with a filesystem; it is only read [default: one
+    /// made for the purpose]
+    device: Option<PathBuf>,
+    /// The serial line is so many times faster than 115200 baud; 1 is what
+    /// it would take [default: 1, with DEVICE 200]
+    #[arg(long, value_name = "FACTOR",
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    accelerate: Option<u32>,
+}
+
+/// Runs the command with the words behind its name.
+///
+/// # Errors
+///
+/// When anything is not as it should be.
+pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
+    let options: Options = match parsed("cargo xtask demo", words)? {
+        Ok(options) => options,
+        Err(code) => return Ok(code),
+    };
     crate::test::install_missing()?;
-    println!("Building e2wire ...");
+    println!("Building e2wire and its agent ...");
     let e2wire = binaries::build("e2wire", "e2wire");
+    let agent = Build::Hosted;
+    let _ = agent.path();
     let scratch = target().join("demo");
     let _ = fs::remove_dir_all(&scratch);
     fs::create_dir_all(&scratch)?;
-    let device = match device {
-        Some(device) => PathBuf::from(device)
+    let usual = if options.device.is_some() { 200 } else { 1 };
+    let accelerate = options.accelerate.unwrap_or(usual);
+    let device = match options.device {
+        Some(device) => device
             .canonicalize()
-            .with_context(|| format!("no device {device}"))?,
+            .with_context(|| format!("no device {}", device.display()))?,
         None => made(&scratch)?,
     };
     let demo = Demo { e2wire, device, scratch };
@@ -30,13 +67,14 @@ pub(crate) fn run(device: Option<&str>) -> Result<()> {
     demo.qcow2()?;
     demo.normal()?;
     demo.verify()?;
+    demo.serial(agent, accelerate)?;
     println!(
         "\nAll as it should be. The images lie in {}; look around:\n  \
          debugfs -R 'ls -l /' {}",
         demo.scratch.display(),
         demo.out("complete.raw").display()
     );
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A filesystem to show things on: files, links, attributes, a directory with
@@ -151,6 +189,70 @@ impl Demo {
             output.status
         );
         println!("   -> found, and what it belongs to");
+        Ok(())
+    }
+
+    fn serial(&self, agent: Build, accelerate: u32) -> Result<()> {
+        println!(
+            "\n5. The same over a serial line, as from a machine that only \
+             has a console.\n   An agent serves the device behind a line of \
+             {BAUD} baud{}\n   that loses a byte in ten thousand and lets \
+             the kernel talk in between.",
+            match accelerate {
+                1 => String::new(),
+                factor => format!(", {factor} times accelerated,"),
+            }
+        );
+        let pace = Pace {
+            baud: BAUD.saturating_mul(accelerate),
+            latency: Duration::from_millis(2),
+            faults: Faults { lose: 1e-4, text: 1e-4, ..Faults::default() },
+            seed: 4,
+            speeds_matter: false,
+        };
+        let line = PtyPair::new(&pace)?;
+        let agent = Agent::on_serial(agent, &self.device, line.far(), BAUD)?;
+        let target = line.target(BAUD);
+        let over_line = |words: &[&str]| {
+            let mut command = Command::new(&self.e2wire);
+            command.args(["-t", &target]).args(words);
+            command
+        };
+        self.succeed(&mut over_line(&["probe"]))?;
+        let image = self.out("serial.raw");
+        let before = line.carried().to_near;
+        let started = Instant::now();
+        // What a local run takes by default, so that both can be compared.
+        let image_it = |deadline: &[&str]| {
+            let mut command = over_line(deadline);
+            command.args(["image", "--journal", "full"]);
+            command.arg(&self.device).arg(&image);
+            command
+        };
+        println!("   A job that ends too early goes on where it was:");
+        let output = self.show(&mut image_it(&["--deadline", "700ms"]))?;
+        match output.status.code() {
+            Some(0) => println!("   -> it was fast enough"),
+            Some(8) => {
+                println!("   -> exit code 8; the same command again:");
+                self.succeed(&mut image_it(&[]))?;
+            }
+            _ => bail!("not interrupted, but {}", output.status),
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        drop(agent);
+        let (one, other) = (self.out("complete.raw"), &image);
+        if let Some(at) = first_difference(&one, other)? {
+            bail!("the image over the line differs from byte {at} on");
+        }
+        let bytes = line.carried().to_near - before;
+        println!(
+            "   -> the same as the local image, byte for byte: {bytes} bytes \
+             on the line,\n      {seconds:.1} s here, {:.0} s without \
+             acceleration",
+            // Ten bits for a byte.
+            bytes as f64 * 10.0 / f64::from(BAUD)
+        );
         Ok(())
     }
 

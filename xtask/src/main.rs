@@ -17,6 +17,7 @@ mod build_initrd;
 mod ci;
 mod demo;
 mod fixtures;
+mod line;
 mod project;
 mod test;
 mod tidy;
@@ -25,6 +26,7 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   demo [DEVICE]    the main job on a real filesystem, each step explained
+                   (--help: how fast its serial line is)
   test [ARGS]      installs what is missing, runs every test
                    (ARGS go to `cargo test`)
   agent            builds the freestanding agent and checks it
@@ -32,6 +34,7 @@ cargo xtask COMMAND
   tidy             the walls and sizes of the house
   build-initrd     the file that boots on a machine to be rescued (--help)
   boot [FILE...]   boots such a file in an emulated machine (--help)
+  line             a slow, bad serial line between two terminals (--help)
   bench local      e2wire beside e2image, in ratios (needs root)
   fixtures [DIR]   makes every test filesystem, lists them, copies them to DIR
 ";
@@ -42,10 +45,10 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["build-initrd", rest @ ..] => return exit(build_initrd::run(rest)),
         ["boot", rest @ ..] => return exit(boot::run(rest)),
+        ["demo", rest @ ..] => return exit(demo::run(rest)),
+        ["line", rest @ ..] => return exit(line::run(rest)),
         ["test", rest @ ..] => test::run_tests(rest),
         ["agent"] => agent::run_command(),
-        ["demo"] => demo::run(None),
-        ["demo", device] => demo::run(Some(device)),
         ["ci"] => ci::run_all(),
         ["tidy"] => tidy::run(),
         ["bench", rest @ ..] => bench::run(rest),

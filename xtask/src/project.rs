@@ -1,9 +1,10 @@
 //! Where the repository is, and how its commands run other programs.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
+use clap::Parser;
 
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
@@ -35,4 +36,21 @@ pub(crate) fn run(mut command: Command) -> Result<()> {
         bail!("`{line}` failed: {status}");
     }
     Ok(())
+}
+
+/// The options of a command; or, when it was only asked for help or cannot
+/// be understood, that is printed already, and this is how to end.
+pub(crate) fn parsed<T: Parser>(
+    program: &str,
+    words: &[&str],
+) -> Result<std::result::Result<T, ExitCode>> {
+    let words = [program].into_iter().chain(words.iter().copied());
+    match T::try_parse_from(words) {
+        Ok(options) => Ok(Ok(options)),
+        Err(error) => {
+            error.print()?;
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            Ok(Err(ExitCode::from(code)))
+        }
+    }
 }

@@ -15,4 +15,5 @@ mod world;
 pub use line::SimLine;
 pub use random::Random;
 pub use wire::Faults;
+pub(crate) use wire::Wire;
 pub use world::{Conditions, Tally, World};

@@ -31,7 +31,7 @@ const TEXTS: [&[u8]; 4] = [
 
 /// One direction of a line.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     random: Random,
     faults: Faults,
     /// Microseconds that a byte takes, times 1000.
@@ -47,7 +47,7 @@ pub(super) struct Wire {
 
 impl Wire {
     /// `byte_nanos` a byte and `latency` microseconds of delay.
-    pub(super) fn new(
+    pub(crate) fn new(
         seed: u64,
         faults: Faults,
         byte_nanos: u64,
@@ -66,12 +66,18 @@ impl Wire {
     }
 
     /// When the next byte can be taken.
-    pub(super) fn free_at(&self) -> u64 {
+    pub(crate) fn free_at(&self) -> u64 {
         self.busy / 1000
     }
 
+    /// How many bytes leave in so many microseconds.
+    pub(crate) fn bytes_in(&self, micros: u64) -> usize {
+        let bytes = micros * 1000 / self.byte_nanos.max(1);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
     /// Takes bytes at `now`.
-    pub(super) fn take(&mut self, now: u64, bytes: &[u8]) {
+    pub(crate) fn take(&mut self, now: u64, bytes: &[u8]) {
         self.carried += bytes.len() as u64;
         // They leave one after the other and arrive in small bursts, as
         // from a UART's FIFO.
@@ -115,12 +121,12 @@ impl Wire {
     }
 
     /// When something arrives next.
-    pub(super) fn next(&self) -> Option<u64> {
+    pub(crate) fn next(&self) -> Option<u64> {
         self.arriving.front().map(|(at, _)| *at)
     }
 
     /// What has arrived by `now`.
-    pub(super) fn arrived(&mut self, now: u64, into: &mut Vec<u8>) -> bool {
+    pub(crate) fn arrived(&mut self, now: u64, into: &mut Vec<u8>) -> bool {
         let before = into.len();
         while let Some((_, bytes)) =
             self.arriving.pop_front_if(|(at, _)| *at <= now)
@@ -131,7 +137,7 @@ impl Wire {
     }
 
     /// The line is cut: what is under way is lost.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.arriving.clear();
     }
 }
