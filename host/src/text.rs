@@ -150,6 +150,18 @@ fn steers(c: char) -> bool {
         )
 }
 
+/// Whether somebody can have written this: neither empty nor, like half a
+/// frame or a line at the wrong speed, full of bytes that are no text.
+#[must_use]
+pub fn is_readable(text: &str) -> bool {
+    let strange = |c: &char| {
+        *c == char::REPLACEMENT_CHARACTER
+            || (c.is_control() && !matches!(c, '\t' | '\r' | '\n' | '\x1b'))
+    };
+    let count = text.chars().count();
+    count > 0 && text.chars().filter(strange).count() * 8 <= count
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +228,19 @@ mod tests {
         for (millis, shown) in cases {
             let when = UNIX_EPOCH + std::time::Duration::from_millis(millis);
             assert_eq!(timestamp(when), shown);
+        }
+    }
+
+    #[test]
+    fn what_nobody_wrote_is_told_from_text() {
+        for text in
+            ["login: ", "\x1b[1mGNU GRUB\x1b[0m\r", "größe", "a\u{fffd}bcdefg"]
+        {
+            assert!(is_readable(text), "{text:?}");
+        }
+        let noise = String::from_utf8_lossy(b"/\x0c\x02\x90w5\x10(\xa7\xe1W");
+        for text in ["", "\u{fffd}", &noise] {
+            assert!(!is_readable(text), "{text:?}");
         }
     }
 

@@ -22,6 +22,7 @@ use crate::remote::target::Target;
 use crate::source::BlockSource;
 use crate::spool::{Identity, Spool, SpoolOptions};
 use crate::stop::Stop;
+use crate::text;
 use crate::units::{ByteCount, ByteOffset};
 
 /// Where devices are, and how long to wait for them.
@@ -131,7 +132,7 @@ pub fn open_source<'w>(
             code: "resumed",
             message: format!(
                 "going on with an unfinished run: {} are here already",
-                crate::text::bytes(spool.resumed())
+                text::bytes(spool.resumed())
             ),
         });
     }
@@ -189,7 +190,7 @@ fn tell(news: &News<'_>, line: &mut Vec<u8>, observer: &dyn Observer) {
                 }
                 let text = String::from_utf8_lossy(line);
                 let text = text.trim_end();
-                if !text.is_empty() {
+                if text::is_readable(text) {
                     observer.event(&Event::Console(text));
                 }
                 line.clear();

@@ -515,7 +515,7 @@ impl<'w> Session<'w> {
         }
         Err(Error::new(
             ErrorKind::Interrupted,
-            format!("not done after {:.0} s", deadline.as_secs_f64()),
+            format!("not done after {} s", deadline.as_secs_f64()),
         )
         .intact("what has arrived is kept")
         .hint("the same command goes on from here"))
