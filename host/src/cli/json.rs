@@ -77,7 +77,9 @@ struct Found {
     block: Option<u64>,
     fault: &'static str,
     value: Option<u64>,
+    field: Option<&'static str>,
     effect: &'static str,
+    copy: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -328,11 +330,13 @@ fn found(finding: &Finding) -> Found {
         Fault::Unreadable => ("unreadable", None),
         Fault::BadMagic => ("bad-magic", None),
         Fault::BadChecksum => ("bad-checksum", None),
+        Fault::BadField(_) => ("bad-field", None),
         Fault::OutOfRange(block) => ("out-of-range", Some(block.0)),
         Fault::BadCount(count) => ("bad-count", Some(count)),
         Fault::BadOrder => ("bad-order", None),
         Fault::Cycle(block) => ("cycle", Some(block.0)),
         Fault::DuplicateClaim(block) => ("duplicate-claim", Some(block.0)),
+        Fault::Truncated(block) => ("truncated", Some(block.0)),
         Fault::Missing => ("missing", None),
     };
     Found {
@@ -346,7 +350,15 @@ fn found(finding: &Finding) -> Found {
             Effect::None => "none",
             Effect::EntrySkipped => "entry-skipped",
             Effect::SubtreeSkipped => "subtree-skipped",
-            Effect::CopyUsed => "copy-used",
+            Effect::CopyUsed(_) => "copy-used",
+        },
+        field: match finding.fault {
+            Fault::BadField(name) => Some(name),
+            _ => None,
+        },
+        copy: match finding.effect {
+            Effect::CopyUsed(block) => Some(block.0),
+            _ => None,
         },
     }
 }

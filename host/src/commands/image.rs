@@ -7,6 +7,7 @@ use crate::commands::destination::Destination;
 use crate::commands::reach::{Reach, SpoolPlace, open_source};
 use crate::commands::{ImageRequest, Outcome, Output, Report};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ext::walk::search_in;
 use crate::ext::{JournalMode, Scope, Selection, Walk, WalkOptions, Walker};
 use crate::image::format::Format;
 use crate::image::{ImageSink, WriteOrder};
@@ -92,6 +93,7 @@ impl Job<'_> {
             block_size: self.request.block_size,
             full_tables: self.request.full_tables,
             device_length: Some(self.source.facts().length),
+            search: search_in(self.source.facts()),
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::commands::capture::Capture;
 use crate::commands::reach::{Reach, SpoolPlace, open_source};
 use crate::error::Result;
+use crate::ext::walk::search_in;
 use crate::ext::{
     BlockKind, JournalMode, Scope, Selection, Walk, WalkOptions, Walker,
 };
@@ -122,6 +123,7 @@ pub fn plan(
         block_size: request.block_size,
         full_tables: request.full_tables,
         device_length: Some(source.facts().length),
+        search: search_in(source.facts()),
     });
     let tally = Tally { observer, done: AtomicU64::new(0) };
     let started = Instant::now();

@@ -33,8 +33,10 @@ pub enum Fault {
     Unreadable,
     /// Its magic number is wrong.
     BadMagic,
-    /// Its checksum is wrong; the contents were used all the same.
+    /// Its checksum is wrong.
     BadChecksum,
+    /// This field of it cannot be true.
+    BadField(&'static str),
     /// It points at a block outside the filesystem.
     OutOfRange(BlockNumber),
     /// A count or size in it cannot be right.
@@ -45,6 +47,8 @@ pub enum Fault {
     Cycle(BlockNumber),
     /// Two structures claim the same block.
     DuplicateClaim(BlockNumber),
+    /// The device ends before this block, the filesystem does not.
+    Truncated(BlockNumber),
     /// It is missing altogether.
     Missing,
 }
@@ -59,8 +63,8 @@ pub enum Effect {
     EntrySkipped,
     /// Everything below this structure was left out.
     SubtreeSkipped,
-    /// A copy was used in its place.
-    CopyUsed,
+    /// The copy in this block was used in its place.
+    CopyUsed(BlockNumber),
 }
 
 impl fmt::Display for Finding {
@@ -89,6 +93,7 @@ impl fmt::Display for Fault {
             Self::Unreadable => f.write_str("unreadable"),
             Self::BadMagic => f.write_str("wrong magic number"),
             Self::BadChecksum => f.write_str("wrong checksum"),
+            Self::BadField(name) => write!(f, "impossible {name}"),
             Self::OutOfRange(block) => {
                 write!(f, "points at block {block}, outside the filesystem")
             }
@@ -98,6 +103,9 @@ impl fmt::Display for Fault {
             Self::DuplicateClaim(block) => {
                 write!(f, "block {block} belongs to something else as well")
             }
+            Self::Truncated(block) => {
+                write!(f, "the device ends before block {block}")
+            }
             Self::Missing => f.write_str("missing"),
         }
     }
@@ -105,12 +113,14 @@ impl fmt::Display for Fault {
 
 impl fmt::Display for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "nothing left out",
-            Self::EntrySkipped => "this entry is left out",
-            Self::SubtreeSkipped => "all below it is left out",
-            Self::CopyUsed => "a copy was used",
-        })
+        match self {
+            Self::None => f.write_str("nothing left out"),
+            Self::EntrySkipped => f.write_str("this entry is left out"),
+            Self::SubtreeSkipped => f.write_str("all below it is left out"),
+            Self::CopyUsed(block) => {
+                write!(f, "the copy in block {block} was used")
+            }
+        }
     }
 }
 

@@ -4,9 +4,11 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::checksums::{crc16_parts, crc32c_parts};
-use super::superblock::{Superblock, compat, incompat, ro_compat};
+use super::superblock::{
+    SUPERBLOCK_OFFSET, Superblock, compat, incompat, ro_compat,
+};
 use crate::ext::Group;
-use crate::units::{BlockNumber, usize_from};
+use crate::units::{BlockNumber, BlockSize, ByteOffset, usize_from};
 
 /// `bg_flags`: the inode bitmap and table were never initialised.
 pub const INODE_UNINIT: u16 = 1;
@@ -152,6 +154,11 @@ pub(crate) fn first_block(superblock: &Superblock, number: u64) -> BlockNumber {
     BlockNumber(geometry.first_data_block.0.saturating_add(blocks))
 }
 
+/// The block that the first superblock lies in.
+pub(crate) const fn usual_superblock(size: BlockSize) -> BlockNumber {
+    size.block_of(ByteOffset(SUPERBLOCK_OFFSET))
+}
+
 /// Where the superblock's own descriptors begin when it lies at the usual
 /// place: behind the block that holds it.
 fn primary_base(superblock: &Superblock) -> u64 {
@@ -181,12 +188,8 @@ pub(crate) fn descriptor_block(
     }
     debug_assert!(superblock.incompat & incompat::META_BG != 0);
     let geometry = &superblock.geometry;
-    let per_block = geometry
-        .block_size
-        .bytes_u64()
-        .checked_div(u64::from(geometry.descriptor_size))
-        .unwrap_or(1);
-    let mut group = u64::from(index).saturating_mul(per_block);
+    let mut group =
+        u64::from(index).saturating_mul(u64::from(per_block(superblock)));
     if from_backup {
         // The copy lies in the next group, if there is one.
         let next = group.saturating_add(1);
@@ -194,10 +197,27 @@ pub(crate) fn descriptor_block(
             group = next;
         }
     }
-    let mut block = first_block(superblock, group).0;
-    if has_superblock(superblock, group) {
+    behind_superblock(superblock, group)
+}
+
+/// How many descriptors a block of the table holds.
+pub(super) fn per_block(superblock: &Superblock) -> u32 {
+    let geometry = &superblock.geometry;
+    geometry
+        .block_size
+        .bytes_u64()
+        .checked_div(u64::from(geometry.descriptor_size))
+        .and_then(|count| u32::try_from(count).ok())
+        .unwrap_or(1)
+}
+
+/// The first block of group `number` that is not a superblock.
+fn behind_superblock(superblock: &Superblock, number: u64) -> BlockNumber {
+    let geometry = &superblock.geometry;
+    let mut block = first_block(superblock, number).0;
+    if has_superblock(superblock, number) {
         block = block.saturating_add(1);
-        if group == 0
+        if number == 0
             && geometry.block_size.log2() == 10
             && geometry.first_data_block.0 == 0
         {
@@ -205,4 +225,45 @@ pub(crate) fn descriptor_block(
         }
     }
     BlockNumber(block)
+}
+
+/// The copies of the descriptor table's part `index`, the first one
+/// included, in the order of the groups; `most` at most.
+pub(super) fn descriptor_copies(
+    superblock: &Superblock,
+    index: u32,
+    most: usize,
+) -> Vec<BlockNumber> {
+    let groups = u64::from(superblock.geometry.groups);
+    if index < superblock.first_meta_bg {
+        let [one, other] = superblock.backup_groups.map(u64::from);
+        // Groups with copies grow rare: the first hundreds have plenty.
+        let mut holders: Vec<u64> =
+            (1..groups.min(1024)).chain([one, other]).collect();
+        holders.retain(|group| {
+            (1..groups).contains(group) && has_superblock(superblock, *group)
+        });
+        holders.sort_unstable();
+        holders.dedup();
+        let primary = primary_base(superblock);
+        let bases =
+            holders.into_iter().map(|group| first_block(superblock, group).0);
+        return std::iter::once(primary)
+            .chain(bases)
+            .map(|base| {
+                let part = u64::from(index).saturating_add(1);
+                BlockNumber(base.saturating_add(part))
+            })
+            .take(most)
+            .collect();
+    }
+    let per_block = u64::from(per_block(superblock));
+    let first = u64::from(index).saturating_mul(per_block);
+    let last = first.saturating_add(per_block).saturating_sub(1);
+    [first, first.saturating_add(1), last]
+        .into_iter()
+        .filter(|group| *group < groups)
+        .map(|group| behind_superblock(superblock, group))
+        .take(most)
+        .collect()
 }

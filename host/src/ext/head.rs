@@ -28,9 +28,15 @@ impl Scan {
         let superblock = self.superblock.clone();
         let geometry = &superblock.geometry;
         let place = Place::of(BlockKind::Superblock).at(superblock.at.0);
+        if let Some(fault) = superblock.replaces {
+            let usual = Place::of(BlockKind::Superblock)
+                .at(groups::usual_superblock(geometry.block_size).0);
+            self.find(usual, fault, Effect::CopyUsed(superblock.at));
+        }
         if !superblock.checksum_ok {
             self.find(place, Fault::BadChecksum, Effect::None);
         }
+        self.find_truncation();
         let parts = |from_backup| {
             let superblock = &superblock;
             (0..geometry.descriptor_blocks).map(move |index| {
@@ -39,8 +45,11 @@ impl Scan {
                 (block, index)
             })
         };
-        if self.options.superblock.is_some_and(|block| block.0 != 0) {
+        let is_asked = self.options.superblock.is_some_and(|b| b.0 != 0);
+        if is_asked || superblock.replaces.is_some() {
             self.marks.mark(BlockKind::BackupSuperblock, superblock.at.0, 1);
+        }
+        if is_asked {
             let elsewhere = superblock.at != geometry.first_data_block;
             for (block, _) in parts(elsewhere) {
                 self.marks.mark(BlockKind::BackupDescriptors, block.0, 1);
@@ -54,11 +63,24 @@ impl Scan {
         if superblock.incompat & incompat::MMP != 0 {
             self.mark_or_find(place, BlockKind::Mmp, superblock.mmp_block.0, 1);
         }
-        let mut parts: Vec<_> = parts(superblock.is_backup)
+        // Losing the superblock does not mean that its descriptors are
+        // lost, and these are newer than all copies.
+        let mut parts: Vec<_> = parts(is_asked && superblock.is_backup)
             .filter(|(block, _)| self.marks.holds(block.0))
             .collect();
         parts.sort_unstable();
         parts
+    }
+
+    fn find_truncation(&mut self) {
+        let geometry = &self.superblock.geometry;
+        let Some(device) = self.options.device_length else { return };
+        let end =
+            BlockNumber(device.0.wrapping_shr(geometry.block_size.log2()));
+        if end.0 < geometry.blocks.0 {
+            let place = Place::of(BlockKind::Superblock);
+            self.find(place, Fault::Truncated(end), Effect::None);
+        }
     }
 
     /// Keeps part `index` of the descriptor table, zeros where it could not
@@ -71,8 +93,7 @@ impl Scan {
         bytes: BlockBytes<'_>,
     ) {
         if !bytes.is_whole() {
-            let place = Place::of(BlockKind::Descriptors).at(block.0);
-            self.find(place, Fault::Unreadable, Effect::SubtreeSkipped);
+            self.lost_parts.push((index, block));
             self.careful.refused = true;
         }
         let size = bytes.bytes.len();
@@ -85,27 +106,36 @@ impl Scan {
     }
 
     /// Takes the descriptor table apart.
-    pub(super) fn parse_groups(&mut self, descriptors: &[u8]) -> Vec<Group> {
+    pub(super) fn parse_groups(&self, descriptors: &[u8]) -> Vec<Group> {
         let count = self.superblock.geometry.groups;
         let size = usize_from(self.superblock.geometry.descriptor_size);
-        let forget =
-            self.superblock.is_backup && self.superblock.has_group_csum();
-        let mut groups = Vec::with_capacity(usize_from(count));
-        for (number, bytes) in (0..count).zip(descriptors.chunks_exact(size)) {
-            let mut group = groups::parse(&self.superblock, number, bytes)
-                .unwrap_or_default();
-            if !group.checksum_ok {
-                let place = Place::of(BlockKind::Descriptors).in_group(number);
-                self.find(place, Fault::BadChecksum, Effect::None);
-            }
-            if forget {
-                // A copy may be old: what it calls unused may be in use.
-                group.flags &= !(BLOCK_UNINIT | INODE_UNINIT);
-                group.itable_unused = 0;
-            }
-            groups.push(group);
+        let is_copy = self.reads_copy_of_descriptors();
+        (0..count)
+            .zip(descriptors.chunks_exact(size))
+            .map(|(number, bytes)| self.parse_group(number, bytes, is_copy))
+            .collect()
+    }
+
+    /// Whether the user's superblock brings its own descriptors.
+    pub(super) const fn reads_copy_of_descriptors(&self) -> bool {
+        self.superblock.is_backup && self.superblock.replaces.is_none()
+    }
+
+    /// Takes a descriptor apart, perhaps one of a copy.
+    pub(super) fn parse_group(
+        &self,
+        number: u32,
+        bytes: &[u8],
+        is_copy: bool,
+    ) -> Group {
+        let mut group =
+            groups::parse(&self.superblock, number, bytes).unwrap_or_default();
+        if is_copy && self.superblock.has_group_csum() {
+            // A copy may be old: what it calls unused may be in use.
+            group.flags &= !(BLOCK_UNINIT | INODE_UNINIT);
+            group.itable_unused = 0;
         }
-        groups
+        group
     }
 
     /// Marks bitmaps and tables; answers which tables to look through.

@@ -12,6 +12,7 @@
 mod assemble;
 mod careful;
 mod checksums;
+mod copies;
 pub mod directory;
 mod extents;
 pub mod finding;

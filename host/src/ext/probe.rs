@@ -1,11 +1,24 @@
 //! The search for the superblock, before the size of a block is known.
+//!
+//! First where it usually is, or where the user says. If there is none, its
+//! copies are looked for: first where mke2fs puts them by default and where
+//! the lost one says, a few hundred places; then in every KiB of the
+//! beginning of the device, for filesystems made with small groups.
+//! Something counts as a copy only if it lies where it says that it lies.
+
+use std::cmp::Reverse;
 
 use super::assemble::BlockBytes;
-use super::superblock::{SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock};
+use super::finding::Fault;
+use super::groups;
+use super::superblock::{
+    RawSuperblock, Refusal, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock,
+};
 use crate::block_set::BlockSet;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::WalkOptions;
-use crate::units::{BlockNumber, BlockSize};
+use crate::ext::{Scope, WalkOptions};
+use crate::units::{BlockCount, BlockNumber, BlockRun, BlockSize};
+use zerocopy::FromBytes;
 
 /// The probe counts in blocks of this size: every superblock begins at a
 /// multiple of it, and fills one.
@@ -13,154 +26,356 @@ pub(super) const PROBE_SIZE: BlockSize = BlockSize::MIN;
 
 const ALL_SIZES: std::ops::RangeInclusive<u32> = 10..=16;
 
-/// A place where a superblock may lie.
-#[derive(Debug)]
-struct Candidate {
-    /// In KiB from the start of the device.
-    kib: u64,
-    /// As the user counts; `None` for the usual place.
-    at: Option<BlockNumber>,
-    size: Option<BlockSize>,
-    bytes: Option<Box<[u8; SUPERBLOCK_BYTES]>>,
+/// The usual place, in KiB.
+const USUAL_KIB: u64 = SUPERBLOCK_OFFSET.wrapping_shr(10);
+
+/// The smallest group that mke2fs makes by default, in KiB: 8,192 blocks of
+/// 1 KiB. Blocks of 2 and 4 KiB double it twice each, clusters again and
+/// again.
+const SMALLEST_GROUP_KIB: u64 = 1 << 13;
+/// From 8 KiB on groups have 65,528 blocks or clusters.
+const LARGE_GROUP_KIB: u64 = 65_528 << 3;
+/// How often either is doubled: up to groups of 2 TiB.
+const DOUBLINGS: u32 = 18;
+
+/// Groups with copies, of those that all filesystems with so many have.
+const FIRST_GROUPS: [u64; 5] = [1, 3, 5, 7, 9];
+
+/// How many things with the right magic number are kept.
+const HITS_MAX: usize = 4096;
+
+/// How the search goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    /// Where the user said, or where it usually is.
+    Given,
+    /// Where copies usually are.
+    Likely,
+    /// At every KiB of the beginning.
+    Everywhere,
 }
 
 /// The places that are looked at, and what was found there.
 #[derive(Debug)]
 pub(super) struct Probe {
-    candidates: Vec<Candidate>,
-    /// Why there is no filesystem, while copies are looked for so that the
-    /// error can name them.
-    failure: Option<Error>,
+    stage: Stage,
+    /// What is looked at, in KiB from the start of the device.
+    places: BlockSet,
+    /// What has the magic number, and whatever lies where it was expected.
+    hits: Vec<(u64, Box<[u8; SUPERBLOCK_BYTES]>)>,
+    /// What is wrong with the one that was expected, while copies are looked
+    /// for.
+    lost: Option<Refusal>,
+    /// What lies in its place.
+    first: Option<Box<[u8; SUPERBLOCK_BYTES]>>,
 }
 
 impl Probe {
     /// Where the user said, or where it usually is.
     pub(super) fn new(options: &WalkOptions) -> Self {
-        let Some(at) = options.superblock.filter(|block| block.0 != 0) else {
-            let candidate = Candidate {
-                kib: SUPERBLOCK_OFFSET.wrapping_shr(10),
-                at: None,
-                size: options.block_size,
-                bytes: None,
-            };
-            return Self { candidates: vec![candidate], failure: None };
-        };
-        let sizes: Vec<BlockSize> = match options.block_size {
-            Some(size) => vec![size],
-            None => ALL_SIZES.filter_map(BlockSize::from_log2).collect(),
-        };
-        let candidates =
-            sizes.into_iter().filter_map(|size| candidate(at, size)).collect();
-        Self { candidates, failure: None }
-    }
-
-    /// Where copies lie on a filesystem made with default settings.
-    fn for_copies(failure: Error) -> Self {
-        let candidates = ALL_SIZES
-            .filter_map(BlockSize::from_log2)
-            .flat_map(|size| {
-                let bits = size.bytes_u64().saturating_mul(8);
-                let first = u64::from(size == BlockSize::MIN);
-                [1, 3, 5, 7, 9].into_iter().filter_map(move |group: u64| {
-                    let block = bits.checked_mul(group)?.checked_add(first)?;
-                    candidate(BlockNumber(block), size)
-                })
-            })
-            .collect();
-        Self { candidates, failure: Some(failure) }
-    }
-
-    pub(super) fn blocks(&self) -> BlockSet {
-        let mut set = BlockSet::new();
-        for candidate in &self.candidates {
-            set.insert(BlockNumber(candidate.kib));
+        let mut places = BlockSet::new();
+        match given(options) {
+            None => {
+                places.insert(BlockNumber(USUAL_KIB));
+            }
+            Some(at) => {
+                for size in sizes(options) {
+                    kib_of(at, size).map(|kib| places.insert(kib));
+                }
+            }
         }
-        set
+        Self {
+            stage: Stage::Given,
+            places,
+            hits: Vec::new(),
+            lost: None,
+            first: None,
+        }
     }
 
-    /// Keeps what was read at `kib`.
+    pub(super) const fn blocks(&self) -> &BlockSet {
+        &self.places
+    }
+
+    /// Looks at what was read at `kib`.
     pub(super) fn supply(&mut self, kib: BlockNumber, block: BlockBytes<'_>) {
-        if !block.is_whole() {
-            return;
-        }
         let Ok(bytes) = <&[u8; SUPERBLOCK_BYTES]>::try_from(block.bytes) else {
             return;
         };
-        for candidate in &mut self.candidates {
-            if candidate.kib == kib.0 {
-                candidate.bytes = Some(Box::new(*bytes));
-            }
+        let keeps = self.stage == Stage::Given || has_magic(bytes);
+        if keeps && block.is_whole() && self.hits.len() < HITS_MAX {
+            self.hits.push((kib.0, Box::new(*bytes)));
         }
     }
 
     /// The superblock; or the next probe to make.
     pub(super) fn conclude(
-        self,
+        mut self,
         options: &WalkOptions,
     ) -> Result<Result<Superblock, Self>> {
-        let mut checked =
-            self.candidates.iter().map(|candidate| candidate.check(options));
-        if let Some(failure) = self.failure {
-            let found: Vec<Superblock> =
-                checked.filter_map(Result::ok).collect();
-            return Err(with_hint(failure, &found));
+        if self.stage == Stage::Given {
+            return self.conclude_given(options);
         }
+        let copy = self.best_copy(options);
+        let Some(lost) = self.lost.take() else {
+            return Err(Error::new(ErrorKind::Internal, "a probe for nothing"));
+        };
+        if given(options).is_some() {
+            return Err(with_hint(lost.error, copy.as_ref()));
+        }
+        if let (Scope::Tables, Some(copy)) = (options.scope, &copy) {
+            return Err(lost.error.hint(format!(
+                "a copy of the superblock lies at block {}; a normal image \
+                 begins with the first one, so take raw or qcow2",
+                copy.at
+            )));
+        }
+        if let Some(copy) = copy {
+            let replaces = Some(lost.fault);
+            return Ok(Ok(Superblock { replaces, ..copy }));
+        }
+        // Unknown features are a reason to stop and no reason to read much.
+        let is_final = lost.error.what_to_try().is_some();
+        if self.stage == Stage::Likely && !is_final && options.search.0 > 0 {
+            return Ok(Err(self.everywhere(options, lost)));
+        }
+        Err(if is_final { lost.error } else { with_hint(lost.error, None) })
+    }
+
+    fn conclude_given(
+        mut self,
+        options: &WalkOptions,
+    ) -> Result<Result<Superblock, Self>> {
         let mut failure = None;
-        for result in checked.by_ref() {
-            match result {
+        let candidates: Vec<_> = match given(options) {
+            None => vec![(USUAL_KIB, None, options.block_size)],
+            Some(at) => sizes(options)
+                .filter_map(|size| {
+                    Some((kib_of(at, size)?.0, Some(at), Some(size)))
+                })
+                .collect(),
+        };
+        for (kib, at, size) in candidates {
+            let hit = self.hits.iter().find(|(place, _)| *place == kib);
+            match check(hit.map(|(_, bytes)| &**bytes), at, size, options) {
                 Ok(superblock) => return Ok(Ok(superblock)),
-                Err(error) => failure = failure.or(Some(error)),
+                Err(refusal) => failure = failure.or(Some(refusal)),
             }
         }
-        let failure = failure.unwrap_or_else(|| {
-            Error::new(
+        let lost = failure.unwrap_or_else(|| Refusal {
+            fault: Fault::Missing,
+            error: Error::new(
                 ErrorKind::NoFilesystem,
                 "the superblock would lie beyond all devices",
-            )
+            ),
         });
-        if failure.what_to_try().is_some() {
-            return Err(failure);
+        self.first = self
+            .hits
+            .drain(..)
+            .find_map(|(kib, bytes)| (kib == USUAL_KIB).then_some(bytes));
+        // One that proves itself means what it says.
+        let is_proven = self.first.as_ref().is_some_and(|bytes| {
+            super::superblock::checksum(bytes)
+                .is_some_and(|right| bytes.ends_with(&right.to_le_bytes()))
+        });
+        let is_final = lost.error.what_to_try().is_some();
+        if is_final && is_proven {
+            return Err(lost.error);
         }
-        Ok(Err(Self::for_copies(failure)))
+        Ok(Err(self.likely(options, lost)))
+    }
+
+    /// Where copies lie on a filesystem made with default settings, and
+    /// where the damaged superblock says that they lie.
+    fn likely(self, options: &WalkOptions, lost: Refusal) -> Self {
+        let end = options.device_length.map(|length| length.0.div_ceil(1024));
+        let mut places = BlockSet::new();
+        let mut add = |kib: Option<u64>| {
+            if let Some(kib) = kib.filter(|kib| end.is_none_or(|e| *kib < e)) {
+                places.insert(BlockNumber(kib));
+            }
+        };
+        let units = (0..=DOUBLINGS).flat_map(|bits| {
+            [SMALLEST_GROUP_KIB, LARGE_GROUP_KIB]
+                .map(|unit| unit.wrapping_shl(bits))
+        });
+        for unit in units {
+            // With 1 KiB blocks groups begin at block 1.
+            let first = u64::from(unit == SMALLEST_GROUP_KIB);
+            let last = end
+                .and_then(|end| end.checked_sub(first.saturating_add(1)))
+                .and_then(|last| last.checked_div(unit));
+            for group in FIRST_GROUPS.into_iter().chain(last) {
+                let at = unit.checked_mul(group);
+                add(at.and_then(|at| at.checked_add(first)));
+                add(at);
+            }
+        }
+        if let Some(raw) = self.first.as_ref().and_then(|bytes| raw(bytes)) {
+            let per_group = u64::from(raw.s_blocks_per_group.get());
+            let first = u64::from(raw.s_first_data_block.get());
+            for size in ALL_SIZES.filter_map(BlockSize::from_log2) {
+                for group in FIRST_GROUPS {
+                    let block = per_group.saturating_mul(group);
+                    let block = BlockNumber(block.saturating_add(first));
+                    add(kib_of(block, size).map(|kib| kib.0));
+                }
+            }
+        }
+        Self {
+            stage: Stage::Likely,
+            places,
+            hits: Vec::new(),
+            lost: Some(lost),
+            ..self
+        }
+    }
+
+    fn everywhere(self, options: &WalkOptions, lost: Refusal) -> Self {
+        let end = options
+            .device_length
+            .map_or(options.search.0, |length| length.0.min(options.search.0));
+        let count = BlockCount(end.wrapping_shr(10));
+        let places = BlockRun::new(BlockNumber(0), count).into_iter().collect();
+        Self {
+            stage: Stage::Everywhere,
+            places,
+            hits: Vec::new(),
+            lost: Some(lost),
+            ..self
+        }
+    }
+
+    /// Of all copies the one to believe: its checksum is right, it is of the
+    /// filesystem whose first superblock was lost, and of what remains the
+    /// newest, the one with the most of its kind, and the first.
+    fn best_copy(&self, options: &WalkOptions) -> Option<Superblock> {
+        let first = self.first.as_ref().and_then(|bytes| raw(bytes));
+        let lost_uuid = first.map(|raw| raw.s_uuid);
+        let copies: Vec<(Superblock, u64)> = self
+            .hits
+            .iter()
+            .filter_map(|(kib, bytes)| copy_at(*kib, bytes, options))
+            .collect();
+        let votes = |superblock: &Superblock| {
+            copies
+                .iter()
+                .filter(|(other, _)| other.geometry == superblock.geometry)
+                .count()
+        };
+        copies
+            .iter()
+            .max_by_key(|(superblock, written)| {
+                (
+                    superblock.checksum_ok,
+                    Some(superblock.geometry.uuid) == lost_uuid,
+                    *written,
+                    votes(superblock),
+                    Reverse(superblock.at),
+                )
+            })
+            .map(|(superblock, _)| superblock.clone())
     }
 }
 
-fn candidate(at: BlockNumber, size: BlockSize) -> Option<Candidate> {
-    let kib = at.offset(size)?.0.wrapping_shr(10);
-    Some(Candidate { kib, at: Some(at), size: Some(size), bytes: None })
+/// The block that the user named, if not the usual place.
+fn given(options: &WalkOptions) -> Option<BlockNumber> {
+    options.superblock.filter(|block| block.0 != 0)
 }
 
-impl Candidate {
-    fn check(&self, options: &WalkOptions) -> Result<Superblock> {
-        let place = match self.at {
-            Some(block) => format!("block {block}"),
-            None => format!("byte {SUPERBLOCK_OFFSET}"),
-        };
-        let Some(bytes) = &self.bytes else {
-            return Err(Error::new(
-                ErrorKind::NoFilesystem,
-                format!("the superblock at {place} cannot be read"),
-            ));
-        };
-        let superblock =
-            Superblock::check(bytes, self.at, options.device_length)?;
-        let is = superblock.geometry.block_size;
-        match self.size {
-            Some(size) if size != is => Err(Error::new(
-                ErrorKind::NoFilesystem,
-                format!(
-                    "the superblock at {place} says that blocks have {is} \
-                     bytes, not {size}"
-                ),
-            )
-            .hint(format!("give -B {is}, or leave -B out"))),
-            _ => Ok(superblock),
+/// The block sizes that come into question.
+fn sizes(options: &WalkOptions) -> impl Iterator<Item = BlockSize> + use<> {
+    let asked = options.block_size;
+    ALL_SIZES
+        .filter_map(BlockSize::from_log2)
+        .filter(move |size| asked.is_none_or(|asked| asked == *size))
+}
+
+fn kib_of(at: BlockNumber, size: BlockSize) -> Option<BlockNumber> {
+    Some(BlockNumber(at.offset(size)?.0.wrapping_shr(10)))
+}
+
+fn raw(bytes: &[u8; SUPERBLOCK_BYTES]) -> Option<&RawSuperblock> {
+    RawSuperblock::ref_from_bytes(bytes).ok()
+}
+
+fn has_magic(bytes: &[u8; SUPERBLOCK_BYTES]) -> bool {
+    raw(bytes).is_some_and(|raw| raw.s_magic.get() == super::superblock::MAGIC)
+}
+
+/// A copy that lies at `kib` and says so, and when it was written.
+fn copy_at(
+    kib: u64,
+    bytes: &[u8; SUPERBLOCK_BYTES],
+    options: &WalkOptions,
+) -> Option<(Superblock, u64)> {
+    let raw = raw(bytes)?;
+    let per_block = raw.s_log_block_size.get();
+    let size = BlockSize::from_log2(per_block.checked_add(10)?)?;
+    let block = kib.wrapping_shr(per_block);
+    if block.wrapping_shl(per_block) != kib
+        || options.block_size.is_some_and(|asked| asked != size)
+    {
+        return None;
+    }
+    let at = Some(BlockNumber(block));
+    let superblock =
+        Superblock::examine(bytes, at, options.device_length).ok()?;
+    let geometry = &superblock.geometry;
+    let into = block.checked_sub(geometry.first_data_block.0)?;
+    let per_group = u64::from(geometry.blocks_per_group);
+    let group = into.checked_div(per_group)?;
+    // Revision 0 has no number of the group.
+    let [low, high, ..] = group.to_le_bytes();
+    let says = raw.s_block_group_nr.get();
+    let is_here =
+        raw.s_rev_level.get() == 0 || says == u16::from_le_bytes([low, high]);
+    let is_copy = into.is_multiple_of(per_group)
+        && (1..u64::from(geometry.groups)).contains(&group)
+        && groups::has_superblock(&superblock, group)
+        && is_here;
+    let high = u64::from(raw.s_wtime_hi).wrapping_shl(32);
+    let written = u64::from(raw.s_wtime.get()) | high;
+    is_copy.then_some((superblock, written))
+}
+
+fn check(
+    bytes: Option<&[u8; SUPERBLOCK_BYTES]>,
+    at: Option<BlockNumber>,
+    size: Option<BlockSize>,
+    options: &WalkOptions,
+) -> Result<Superblock, Refusal> {
+    let place = match at {
+        Some(block) => format!("block {block}"),
+        None => format!("byte {SUPERBLOCK_OFFSET}"),
+    };
+    let refuse = |fault, what: String| Refusal {
+        fault,
+        error: Error::new(ErrorKind::NoFilesystem, what),
+    };
+    let Some(bytes) = bytes else {
+        let what = format!("the superblock at {place} cannot be read");
+        return Err(refuse(Fault::Unreadable, what));
+    };
+    let superblock = Superblock::examine(bytes, at, options.device_length)?;
+    let is = superblock.geometry.block_size;
+    match size {
+        Some(size) if size != is => {
+            let what = format!(
+                "the superblock at {place} says that blocks have {is} bytes, \
+                 not {size}"
+            );
+            let mut refusal = refuse(Fault::BadField("s_log_block_size"), what);
+            refusal.error =
+                refusal.error.hint(format!("give -B {is}, or leave -B out"));
+            Err(refusal)
         }
+        _ => Ok(superblock),
     }
 }
 
-fn with_hint(failure: Error, found: &[Superblock]) -> Error {
-    match found.first() {
+fn with_hint(failure: Error, found: Option<&Superblock>) -> Error {
+    match found {
         Some(copy) => failure.hint(format!(
             "a copy of the superblock lies at block {}: try -b {} -B {}",
             copy.at, copy.at, copy.geometry.block_size

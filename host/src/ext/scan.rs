@@ -31,6 +31,8 @@ pub(super) struct Scan {
     pub(super) careful: Careful,
     /// The journal's file map, where not all of the journal is wanted.
     pub(super) journal: Vec<Extent>,
+    /// Parts of the descriptor table that could not be read, and where.
+    pub(super) lost_parts: Vec<(u32, BlockNumber)>,
 }
 
 /// Where a finding belongs.
@@ -81,6 +83,7 @@ impl Scan {
             findings: Findings::default(),
             careful,
             journal: Vec::new(),
+            lost_parts: Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::checksums::crc32c;
+use super::finding::Fault;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::Geometry;
 use crate::units::{BlockCount, BlockNumber, BlockSize, ByteCount, usize_from};
@@ -206,8 +207,11 @@ pub(crate) struct Superblock {
     pub(crate) bytes: Box<[u8; SUPERBLOCK_BYTES]>,
     /// The block whose first or second KiB it is.
     pub(crate) at: BlockNumber,
-    /// It was read because of `-b` from elsewhere than the usual place.
+    /// It comes from elsewhere than the usual place.
     pub(crate) is_backup: bool,
+    /// What is wrong with the first one, when this copy was looked for
+    /// because of that.
+    pub(crate) replaces: Option<Fault>,
     pub(crate) compat: u32,
     pub(crate) incompat: u32,
     pub(crate) ro_compat: u32,
@@ -223,6 +227,15 @@ pub(crate) struct Superblock {
     /// What all CRC-32C of metadata begin with.
     pub(crate) checksum_seed: u32,
     pub(crate) checksum_ok: bool,
+}
+
+/// Why something is no superblock that can be used.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// In a word, for a finding.
+    pub(crate) fault: Fault,
+    /// The same as an error.
+    pub(crate) error: Error,
 }
 
 impl Superblock {
@@ -252,11 +265,19 @@ impl Superblock {
         at: Option<BlockNumber>,
         device: Option<ByteCount>,
     ) -> Result<Self> {
-        let raw = RawSuperblock::ref_from_bytes(bytes).map_err(|_| {
-            Error::new(ErrorKind::Internal, "a superblock of another size")
-        })?;
+        Self::examine(bytes, at, device).map_err(|refusal| refusal.error)
+    }
+
+    /// As [`Self::check`], with the fault.
+    pub(crate) fn examine(
+        bytes: &[u8; SUPERBLOCK_BYTES],
+        at: Option<BlockNumber>,
+        device: Option<ByteCount>,
+    ) -> Result<Self, Refusal> {
+        let raw = RawSuperblock::ref_from_bytes(bytes)
+            .map_err(|_| none(Fault::Missing, "it is cut short"))?;
         if raw.s_magic.get() != MAGIC {
-            return Err(none("the magic number is wrong"));
+            return Err(none(Fault::BadMagic, "the magic number is wrong"));
         }
         refuse_unknown(raw)?;
         let block_size = block_size(raw)
@@ -276,6 +297,7 @@ impl Superblock {
             bytes: Box::new(*bytes),
             at: at.unwrap_or(BlockNumber(usual)),
             is_backup: at.is_some_and(|block| block.0 > 1),
+            replaces: None,
             compat: raw.s_feature_compat.get(),
             incompat: raw.s_feature_incompat.get(),
             ro_compat: raw.s_feature_ro_compat.get(),
@@ -298,32 +320,36 @@ impl Superblock {
     }
 }
 
-fn none(why: &str) -> Error {
-    Error::new(
+fn none(fault: Fault, why: &str) -> Refusal {
+    let error = Error::new(
         ErrorKind::NoFilesystem,
         format!("no ext2/3/4 superblock here: {why}"),
-    )
+    );
+    Refusal { fault, error }
 }
 
-fn field(name: &str, value: impl Into<u64>) -> Error {
-    none(&format!("{name} cannot be {}", value.into()))
+fn field(name: &'static str, value: impl Into<u64>) -> Refusal {
+    let why = format!("{name} cannot be {}", value.into());
+    none(Fault::BadField(name), &why)
 }
 
-fn refuse_unknown(raw: &RawSuperblock) -> Result<()> {
+fn refuse_unknown(raw: &RawSuperblock) -> Result<(), Refusal> {
+    let fault = Fault::BadField("s_feature_incompat");
     let features = raw.s_feature_incompat.get();
     if features & incompat::JOURNAL_DEV != 0 {
-        return Err(Error::new(
+        let error = Error::new(
             ErrorKind::NoFilesystem,
             format!(
                 "this is an external journal (UUID {}), not a filesystem",
                 uuid_text(&raw.s_uuid)
             ),
         )
-        .hint("image the filesystem that the journal belongs to"));
+        .hint("image the filesystem that the journal belongs to");
+        return Err(Refusal { fault, error });
     }
     let unknown = features & !incompat::KNOWN;
     if unknown != 0 {
-        return Err(Error::new(
+        let error = Error::new(
             ErrorKind::NoFilesystem,
             format!(
                 "the filesystem uses incompatible features that are not \
@@ -333,7 +359,8 @@ fn refuse_unknown(raw: &RawSuperblock) -> Result<()> {
         .hint(
             "a newer e2wire may know them; a copy of the whole device \
                needs no knowledge of them",
-        ));
+        );
+        return Err(Refusal { fault, error });
     }
     if raw.s_rev_level.get() > 1 {
         return Err(field("s_rev_level", raw.s_rev_level));
@@ -358,7 +385,7 @@ fn geometry(
     raw: &RawSuperblock,
     block_size: BlockSize,
     cluster_bits: u32,
-) -> Result<Geometry> {
+) -> Result<Geometry, Refusal> {
     let inode_size = inode_size(raw, block_size)?;
     let descriptor_size = descriptor_size(raw)?;
     let blocks = blocks_count(raw);
@@ -428,7 +455,10 @@ fn blocks_count(raw: &RawSuperblock) -> u64 {
     low | u64::from(raw.s_blocks_count_hi.get()).wrapping_shl(32)
 }
 
-fn inode_size(raw: &RawSuperblock, block_size: BlockSize) -> Result<u32> {
+fn inode_size(
+    raw: &RawSuperblock,
+    block_size: BlockSize,
+) -> Result<u32, Refusal> {
     if raw.s_rev_level.get() == 0 {
         return Ok(128);
     }
@@ -442,7 +472,7 @@ fn inode_size(raw: &RawSuperblock, block_size: BlockSize) -> Result<u32> {
     Ok(size)
 }
 
-fn descriptor_size(raw: &RawSuperblock) -> Result<u32> {
+fn descriptor_size(raw: &RawSuperblock) -> Result<u32, Refusal> {
     if raw.s_feature_incompat.get() & incompat::BIT64 == 0 {
         return Ok(32);
     }
@@ -458,16 +488,19 @@ fn descriptor_size(raw: &RawSuperblock) -> Result<u32> {
 fn bound_descriptors(
     geometry: &Geometry,
     device: Option<ByteCount>,
-) -> Result<()> {
+) -> Result<(), Refusal> {
     let table = geometry
         .block_size
         .bytes_of(BlockCount(u64::from(geometry.descriptor_blocks)));
     match (table, device) {
-        (Some(table), Some(device)) if table > device => Err(none(&format!(
-            "its {} groups have descriptors of {table} bytes, the device is \
-             {device} bytes long",
-            geometry.groups
-        ))),
+        (Some(table), Some(device)) if table > device => {
+            let why = format!(
+                "its {} groups have descriptors of {table} bytes, the \
+                 device is {device} bytes long",
+                geometry.groups
+            );
+            Err(none(Fault::BadField("s_blocks_count"), &why))
+        }
         (None, _) => Err(field("s_blocks_count", geometry.blocks.0)),
         _ => Ok(()),
     }

@@ -5,6 +5,7 @@ use zerocopy::FromBytes;
 use crate::block_set::BlockSet;
 use crate::ext::superblock::{RawSuperblock, compat, uuid_text};
 use crate::ext::{BlockKind, Finding};
+use crate::source::{SourceFacts, SourceKind};
 use crate::units::{BlockCount, BlockNumber, BlockSize, ByteCount, ByteRange};
 
 /// Which blocks belong to an image.
@@ -59,6 +60,25 @@ pub struct WalkOptions {
     pub full_tables: bool,
     /// The length of the device, if it is known.
     pub device_length: Option<ByteCount>,
+    /// How far from the start of the device copies of a lost superblock are
+    /// looked for in every KiB, when there are none at the usual places.
+    pub search: ByteCount,
+}
+
+/// A search that finds the second group of every filesystem with blocks of
+/// up to 4 KiB.
+pub const SEARCH_BYTES: ByteCount = ByteCount(129 << 20);
+
+/// How far to search in a source like this: behind a line only at the usual
+/// places, which are a few hundred KiB.
+#[must_use]
+pub const fn search_in(facts: &SourceFacts) -> ByteCount {
+    match facts.kind {
+        SourceKind::Remote => ByteCount(0),
+        SourceKind::File | SourceKind::BlockDevice | SourceKind::Image => {
+            SEARCH_BYTES
+        }
+    }
 }
 
 impl Default for WalkOptions {
@@ -71,6 +91,7 @@ impl Default for WalkOptions {
             block_size: None,
             full_tables: false,
             device_length: None,
+            search: SEARCH_BYTES,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::assemble::{Assembler, BlockBytes};
 use super::careful::{Careful, SlowWalk, Suspect};
+use super::copies::Copies;
 use super::live::Live;
 use super::maps::{self, MapJob};
 use super::probe::{PROBE_SIZE, Probe};
@@ -46,6 +47,8 @@ enum Phase {
     Probe(Probe),
     /// The parts of the descriptor table, sorted by block.
     Descriptors(Vec<(BlockNumber, u32)>),
+    /// Copies of parts that are doubted.
+    Copies(Copies),
     /// The table block with the inode of the bad blocks.
     BadInode(Option<Suspect>),
     /// The map of that inode, and the blocks found so far.
@@ -170,7 +173,7 @@ impl Walker {
         let (next, wanted) = match phase {
             Phase::Start => {
                 let probe = Probe::new(&self.options);
-                let wanted = probe.blocks();
+                let wanted = probe.blocks().clone();
                 (Phase::Probe(probe), wanted)
             }
             Phase::Probe(probe) => match probe.conclude(&self.options)? {
@@ -178,7 +181,7 @@ impl Walker {
                     self.begin_scan(superblock, Careful::default())?
                 }
                 Err(probe) => {
-                    let wanted = probe.blocks();
+                    let wanted = probe.blocks().clone();
                     (Phase::Probe(probe), wanted)
                 }
             },
@@ -211,14 +214,10 @@ impl Walker {
         match phase {
             Phase::Descriptors(_) => {
                 self.groups = scan.parse_groups(&self.descriptors);
-                match self.groups.first() {
-                    Some(group) if scan.careful.skips_bad_blocks => {
-                        let wanted = one_block(group.inode_table);
-                        (Phase::BadInode(None), wanted)
-                    }
-                    _ => begin_tables(scan, &self.groups, &BlockSet::new()),
-                }
+                let copies = Copies::new(scan, &self.groups);
+                self.go_on_with_copies(copies)
             }
+            Phase::Copies(copies) => self.go_on_with_copies(copies),
             Phase::BadInode(Some(suspect)) => {
                 let walk = Box::new(SlowWalk::new(suspect));
                 let bad = BlockSet::new();
@@ -233,6 +232,21 @@ impl Walker {
             Phase::Slow(active) => begin_maps(scan, active),
             Phase::Journal(live) => journal_phase(live.advance(scan)),
             _ => begin_maps(scan, Vec::new()),
+        }
+    }
+
+    fn go_on_with_copies(&mut self, mut copies: Copies) -> (Phase, BlockSet) {
+        let Some(scan) = &mut self.scan else {
+            return (Phase::Rest, BlockSet::new());
+        };
+        let (descriptors, groups) = (&mut self.descriptors, &mut self.groups);
+        let wanted = copies.advance(scan, descriptors, groups);
+        match groups.first() {
+            _ if !wanted.is_empty() => (Phase::Copies(copies), wanted),
+            Some(group) if scan.careful.skips_bad_blocks => {
+                (Phase::BadInode(None), one_block(group.inode_table))
+            }
+            _ => begin_tables(scan, groups, &BlockSet::new()),
         }
     }
 
@@ -388,6 +402,7 @@ fn look(
                 scan.keep_descriptors(descriptors, *index, block, bytes);
             }
         }
+        (Phase::Copies(copies), _) => copies.take(block, bytes),
         (Phase::BadInode(suspect), Some(scan)) => {
             *suspect = scan.bad_blocks_inode(bytes);
         }

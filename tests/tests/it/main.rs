@@ -2,6 +2,7 @@
 
 mod boot;
 mod compat;
+mod damage;
 mod fixtures;
 mod remote;
 mod safety;

@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ext::finding::Fault;
+use crate::ext::finding::{Effect, Fault};
+use crate::ext::walk::SEARCH_BYTES;
 use crate::ext::{BlockKind, JournalMode, Scope};
 use crate::source::{PIECE_ALIGN, Payload, ReadFault};
 use crate::units::{ByteCount, u64_from};
@@ -179,6 +180,7 @@ const E2IMAGE: WalkOptions = WalkOptions {
     block_size: None,
     full_tables: false,
     device_length: None,
+    search: SEARCH_BYTES,
 };
 
 fn blocks(set: &BlockSet) -> Vec<u64> {
@@ -289,10 +291,20 @@ fn a_truncated_device_is_walked_as_far_as_it_goes() {
             assert!(length < 3072, "{length}");
             continue;
         };
+        let end = BlockNumber(u64_from(length / 1024));
+        let first = driven.walk.findings.first().unwrap();
+        assert_eq!(first.fault, Fault::Truncated(end));
         // Of the longest one only file data and a link are cut off.
-        let is_damaged = driven.walk.findings_total > 0;
+        let is_damaged = driven.walk.findings_total > 1;
         assert_eq!(is_damaged, length < 2_000_000, "{length}");
     }
+}
+
+/// Makes the checksum of the superblock right: it means what it says.
+fn sum_superblock(image: &mut [u8]) {
+    let bytes: &mut [u8; 1024] = (&mut image[1024..2048]).try_into().unwrap();
+    let sum = crate::ext::superblock::checksum(bytes).unwrap();
+    bytes[1020..].copy_from_slice(&sum.to_le_bytes());
 }
 
 #[test]
@@ -306,10 +318,12 @@ fn errors_name_the_way_out() {
     assert!(text.contains("magic"), "{text}");
     let mut journal = ext4().to_vec();
     journal[1024 + 0x60] |= 8;
+    sum_superblock(&mut journal);
     let text = error(&journal, WalkOptions::default());
     assert!(text.contains("external journal (UUID "), "{text}");
     let mut future = ext4().to_vec();
     future[1024 + 0x63] |= 0x40;
+    sum_superblock(&mut future);
     let text = error(&future, WalkOptions::default());
     assert!(text.contains("0x40000000"), "{text}");
     let other = BlockSize::from_bytes(4096);
@@ -324,15 +338,27 @@ fn a_lost_superblock_leads_to_its_copies() {
     let path = place.path().to_str().unwrap();
     run_tool("mke2fs", &["-q", "-F", "-b", "1024", path, "10M"]);
     let mut image = std::fs::read(path).unwrap();
+    let sound = walk(&image, WalkOptions::default()).walk;
     image[1024..2048].fill(0);
-    let error = drive(&image, WalkOptions::default(), 0..0).unwrap_err();
-    let hint = error.what_to_try().unwrap();
-    assert!(hint.contains("-b 8193 -B 1024"), "{hint}");
-    let options = WalkOptions {
-        superblock: Some(BlockNumber(8193)),
+    let found = walk(&image, WalkOptions::default()).walk;
+    assert_eq!(found.superblock_at, BlockNumber(8193));
+    let [finding] = &found.findings[..] else { panic!("{found:?}") };
+    assert_eq!(finding.effect, Effect::CopyUsed(BlockNumber(8193)));
+    // All that was selected is, and the copy.
+    let mut more = found.selected.clone();
+    more.subtract(&sound.selected);
+    assert_eq!(blocks(&more), [8193]);
+    // A normal image cannot hold it, and the user's word counts.
+    let tables = WalkOptions { scope: Scope::Tables, ..WalkOptions::default() };
+    let wrong = WalkOptions {
+        superblock: Some(BlockNumber(77)),
         ..WalkOptions::default()
     };
-    assert!(drive(&image, options, 0..0).is_ok());
+    for options in [tables, wrong] {
+        let error = drive(&image, options, 0..0).unwrap_err();
+        let hint = error.what_to_try().unwrap();
+        assert!(hint.contains("at block 8193"), "{hint}");
+    }
 }
 
 /// Where the inode that a path leads to lies, and a change to its `i_block`.

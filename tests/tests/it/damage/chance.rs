@@ -1,0 +1,1 @@
+//! Damage by chance, from seeds.
