@@ -22,15 +22,17 @@ use e2wire_protocol::message::{LogStream, Machine, PowerAction, Rights, cut};
 
 use crate::clock::{Duration, Instant};
 use crate::compress::Encoder;
-use crate::device::Devices;
+use crate::device::{DeviceIndex, Devices};
 use crate::dispatch::{self, Outcome, Terms};
-use crate::memory::{Memory, PORTS_MAX, SLOTS_MAX};
+use crate::memory::{DEVICES_MAX, Memory, PORTS_MAX, SLOTS_MAX};
 use crate::port::{PortKind, PortNumber};
 use crate::queue::{OpenIndex, Stage, Work};
 use crate::schedule::{Running, Scanning};
 use crate::session::{
     BANNER_INTERVAL, BUSY_INTERVAL, EXPIRE_AFTER, FORGET_AFTER, Line,
 };
+use crate::uploads::Shelf;
+use crate::write::Writing;
 
 /// The largest window that a session may have. Payload is cut as it goes
 /// out, so a window costs the agent nothing.
@@ -74,6 +76,10 @@ pub struct Agent<'m> {
     pub(crate) running: [Option<Running>; SLOTS_MAX],
     /// Whose scan is running.
     pub(crate) scanning: Option<Scanning>,
+    /// Whose write is running.
+    pub(crate) writing: Option<Writing>,
+    /// Devices that are claimed and need not be any more.
+    pub(crate) unclaim: heapless::Vec<DeviceIndex, DEVICES_MAX>,
     pub(crate) digester: RangeDigester,
     /// The port whose turn it is to start a job.
     pub(crate) turn: usize,
@@ -92,6 +98,8 @@ impl<'m> Agent<'m> {
             facts,
             running: [const { None }; SLOTS_MAX],
             scanning: None,
+            writing: None,
+            unclaim: heapless::Vec::new(),
             digester: RangeDigester::new(),
             turn: 0,
             listed: false,
@@ -122,6 +130,7 @@ impl<'m> Agent<'m> {
     /// The port is gone; so is its session.
     pub fn close_port(&mut self, port: PortNumber) {
         self.drop_all(port);
+        self.disarm(port);
         if let Some(line) = self.memory.lines.get_mut(port.index()) {
             line.session.end();
             line.open = false;
@@ -133,7 +142,8 @@ impl<'m> Agent<'m> {
         let terms = Terms { boot: self.facts.boot, rights: self.facts.rights };
         let mut input = bytes;
         loop {
-            let Memory { lines, queue, .. } = &mut *self.memory;
+            let Memory { lines, queue, uploads, cache, .. } = &mut *self.memory;
+            let mut shelf = Shelf { uploads, cache };
             let line = lines.get_mut(port.index()).filter(|line| line.open);
             let Some(line) = line else { return };
             line.heard = now;
@@ -146,7 +156,8 @@ impl<'m> Agent<'m> {
                 }
                 Some(Event::Frame(frame)) => {
                     let session = &mut line.session;
-                    dispatch::frame(frame, terms, session, queue, now)
+                    let shelf = &mut shelf;
+                    dispatch::frame(frame, terms, session, queue, shelf, now)
                 }
             };
             self.carry_out(port, outcome, now);
@@ -171,6 +182,7 @@ impl<'m> Agent<'m> {
             }
             Outcome::Begin(number, hello) => {
                 self.drop_all(port);
+                self.disarm(port);
                 let Memory { lines, queue, .. } = &mut *self.memory;
                 if let Some(line) = lines.get_mut(port.index()) {
                     // Nobody waits for what the old session still sends.
@@ -322,6 +334,9 @@ impl<'m> Agent<'m> {
         if self.scanning.is_some_and(|it| it.owner.1 == index) {
             self.scanning = None;
         }
+        if self.writing.is_some_and(|it| it.owner.1 == index) {
+            self.writing = None;
+        }
     }
 
     /// What the mere passing of time does.
@@ -356,7 +371,12 @@ impl<'m> Agent<'m> {
             place = place.saturating_add(1);
             let holds = matches!(
                 self.memory.queue.stage_mut(index),
-                Some(Stage::Ready(_) | Stage::Running(_) | Stage::Scanning)
+                Some(
+                    Stage::Ready(_)
+                        | Stage::Running(_)
+                        | Stage::Scanning
+                        | Stage::Wrote(_)
+                )
             );
             if holds {
                 self.let_go(index);

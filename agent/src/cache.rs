@@ -9,6 +9,7 @@
 use e2wire_protocol::chunk::Codec;
 use e2wire_protocol::digest::{ShortDigest, Tag};
 use e2wire_protocol::message::PARTS_MAX;
+use e2wire_protocol::units::usize_from;
 
 use crate::clock::{Duration, Instant};
 use crate::memory::{CACHED_CHUNKS_MAX, CHUNK_PAGES_MAX, PAGE_BYTES, PAGES};
@@ -30,6 +31,11 @@ pub(crate) struct ChunkFacts {
     pub(crate) tag: Tag,
     pub(crate) codec: Codec,
     pub(crate) length: u32,
+}
+
+impl ChunkIndex {
+    /// Stands for none where one is kept for later.
+    pub(crate) const NONE: Self = Self(0);
 }
 
 struct Chunk {
@@ -111,7 +117,21 @@ impl Cache {
         now: Instant,
     ) -> Option<ChunkIndex> {
         let length = u32::try_from(encoded.len()).ok()?;
-        let needed = encoded.len().div_ceil(PAGE_BYTES);
+        let facts = ChunkFacts { tag, codec, length };
+        let index = self.reserve(key, facts, now)?;
+        self.put(index, 0, encoded)?;
+        Some(index)
+    }
+
+    /// Makes room for a chunk whose bytes come later, pinned, as `insert`
+    /// does.
+    pub(crate) fn reserve(
+        &mut self,
+        key: Key,
+        facts: ChunkFacts,
+        now: Instant,
+    ) -> Option<ChunkIndex> {
+        let needed = usize_from(facts.length).div_ceil(PAGE_BYTES);
         if needed == 0 || needed > CHUNK_PAGES_MAX {
             return None;
         }
@@ -123,22 +143,41 @@ impl Cache {
         let chunk = self.chunks.get_mut(usize::from(index.0))?;
         *chunk = Chunk {
             key,
-            facts: ChunkFacts { tag, codec, length },
+            facts,
             pages: heapless::Vec::new(),
             pins: 1,
             used: self.clock,
             made: now,
         };
-        let places = (0..).zip(self.taken.iter_mut().zip(&mut self.pages));
-        let free = places.filter(|(_, (taken, _))| !**taken);
-        for (bytes, (page, (taken, place))) in
-            encoded.chunks(PAGE_BYTES).zip(free)
-        {
-            place.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        let places = (0..).zip(&mut self.taken);
+        let free = places.filter(|(_, taken)| !**taken);
+        for (page, taken) in free.take(needed) {
             *taken = true;
             chunk.pages.push(page).ok()?;
         }
         Some(index)
+    }
+
+    /// Puts bytes into a chunk from `start` on.
+    pub(crate) fn put(
+        &mut self,
+        index: ChunkIndex,
+        start: usize,
+        bytes: &[u8],
+    ) -> Option<()> {
+        let chunk = self.chunks.get(usize::from(index.0))?;
+        let mut at = start;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let page = chunk.pages.get(at.checked_div(PAGE_BYTES)?)?;
+            let page = self.pages.get_mut(usize::from(*page))?;
+            let place = page.get_mut(at.checked_rem(PAGE_BYTES)?..)?;
+            let (now, behind) = rest.split_at(rest.len().min(place.len()));
+            place.get_mut(..now.len())?.copy_from_slice(now);
+            at = at.checked_add(now.len())?;
+            rest = behind;
+        }
+        Some(())
     }
 
     pub(crate) fn facts(&self, index: ChunkIndex) -> Option<ChunkFacts> {

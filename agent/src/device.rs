@@ -6,7 +6,7 @@
 //! loop when a job ends.
 
 use e2wire_protocol::limits::{CHUNK_BYTES_MAX, SECTOR_BYTES};
-use e2wire_protocol::message::DeviceFacts;
+use e2wire_protocol::message::{DeviceFacts, InUse};
 use e2wire_protocol::units::ByteRange;
 
 pub use e2wire_protocol::message::{DeviceFlags, DeviceKind};
@@ -32,6 +32,15 @@ pub enum Job<'a> {
     Read(&'a [ByteRange]),
     /// Make what was written safe against a loss of power.
     Flush,
+    /// Find out whether anybody uses the device, and open it for writing for
+    /// ourselves alone. Nothing changes when that was done before.
+    Claim,
+    /// Let go of it again.
+    Unclaim,
+    /// Write these bytes, past all caches where the device allows it. The
+    /// range starts and ends at a logical sector and within the device, and
+    /// is as long as they are: at most `CHUNK_BYTES_MAX`. They are copied.
+    Write(ByteRange, &'a [u8]),
 }
 
 /// Why a device does nothing at all.
@@ -45,6 +54,14 @@ pub enum DeviceFault {
     Failed(u16),
     /// No worker can be started for it now; ask again later.
     NoWorker,
+    /// It is in use, so it is not claimed.
+    InUse(InUse),
+    /// It takes no writes.
+    ReadOnly,
+    /// A write without a claim, or one that was lost.
+    NotClaimed,
+    /// A write failed, maybe half-way (errno).
+    WriteFailed(u16),
 }
 
 /// How a job stands.
@@ -58,8 +75,8 @@ pub enum State<'a> {
     },
     /// A read ended.
     Read(Sectors<'a>),
-    /// A flush ended well.
-    Flushed,
+    /// Anything else ended well.
+    Done,
     /// It came to nothing.
     Failed(DeviceFault),
 }
@@ -131,8 +148,9 @@ pub trait Devices {
     /// Nobody home is no end: all indices below `DEVICES_MAX` are looked at.
     fn facts(&self, index: DeviceIndex) -> Option<DeviceFacts<'_>>;
 
-    /// Begins `job` in `slot`, which is free: never used, or its last job
-    /// was seen to have ended and was released.
+    /// Begins `job` in `slot`. Jobs of one device are done in the order in
+    /// which they begin. The slot is free: never used, or its last job was seen
+    /// to have ended and was released.
     ///
     /// # Errors
     ///

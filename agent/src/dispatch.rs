@@ -12,7 +12,7 @@ use e2wire_protocol::limits::{
 };
 use e2wire_protocol::message::{
     DrainLog, Failure, Fetch, Hello, Request, RequestBody, Rights, Task,
-    VARINT_BYTES_MAX,
+    Upload, VARINT_BYTES_MAX,
 };
 use e2wire_protocol::units::u64_from;
 use e2wire_protocol::version::Versions;
@@ -22,6 +22,7 @@ use crate::clock::{Duration, Instant};
 use crate::memory::{OPEN_SURE, PORTS_MAX, SESSION_OPEN_MAX};
 use crate::queue::{FetchWork, Open, Queue, Stage, Work};
 use crate::session::Session;
+use crate::uploads::Shelf;
 
 /// What a frame means for its session.
 pub(crate) enum Outcome {
@@ -46,6 +47,7 @@ pub(crate) fn frame(
     terms: Terms,
     session: &mut Session,
     queue: &mut Queue,
+    shelf: &mut Shelf<'_>,
     now: Instant,
 ) -> Outcome {
     if frame.kind != Kind::PlainRequest {
@@ -76,7 +78,7 @@ pub(crate) fn frame(
     if matches!(request.body, RequestBody::Cancel) {
         return Outcome::Cancel(number);
     }
-    let added = work(request.body, tail, session, now)
+    let added = work(request.body, tail, session, shelf, now)
         .and_then(|work| add(number, work, session, queue, now));
     if let Err(why) = added {
         session.refuse(number, why);
@@ -157,6 +159,10 @@ fn admit(
         | RequestBody::Flush(_)
         | RequestBody::Log(_) => Rights::READ,
         RequestBody::Power(_) => Rights::POWER,
+        RequestBody::Put(_)
+        | RequestBody::Arm(_)
+        | RequestBody::Write(_)
+        | RequestBody::Disarm(_) => Rights::WRITE,
     };
     if terms.rights.has(needed) { Ok(()) } else { Err(Failure::Rights(needed)) }
 }
@@ -165,8 +171,15 @@ fn work(
     body: RequestBody,
     tail: &[u8],
     session: &mut Session,
+    shelf: &mut Shelf<'_>,
     now: Instant,
 ) -> Result<Work, Failure> {
+    let stage = Stage::New;
+    let mut keep = |upload: Upload, at: u32| match tail {
+        // It was put before, or the host will be told.
+        [] => Ok(()),
+        tail => shelf.put(upload, at, tail, now),
+    };
     match body {
         // Both are handled before.
         RequestBody::Hello(_) => Ok(Work::Hello),
@@ -179,7 +192,7 @@ fn work(
         RequestBody::Fetch(fetch) => fetch_work(fetch, session),
         RequestBody::Flush(device) => {
             session.flushes = session.flushes.wrapping_add(1);
-            Ok(Work::Flush { device, stage: Stage::New })
+            Ok(Work::Flush { device, stage })
         }
         RequestBody::Log(ask) => Ok(log_work(ask, now)),
         RequestBody::Power(action) => Ok(Work::Power(action)),
@@ -194,6 +207,14 @@ fn work(
                 .map_err(|_| Failure::Unreasonable)?;
             Ok(Work::Echo)
         }
+        RequestBody::Put(put) => keep(put.upload, put.at).map(|()| Work::Done),
+        RequestBody::Arm(arm) => {
+            keep(arm.ranges, 0).map(|()| Work::Arm { arm, stage })
+        }
+        RequestBody::Write(write) => {
+            keep(write.patch, 0).map(|()| Work::Write { write, stage })
+        }
+        RequestBody::Disarm(device) => Ok(Work::Disarm { device, stage }),
     }
 }
 

@@ -28,3 +28,5 @@ mod scan;
 mod schedule;
 mod send;
 mod session;
+mod uploads;
+mod write;

@@ -41,10 +41,10 @@ ports:
   --serial PATH[,BAUD]    a serial line, at its present speed unless named
 
   --device PATH           offers this file or device instead of all devices
+  --rw                    lets a host write, after it has armed a plan; without
+                          this nothing is ever written to a device
   --insecure              serves whoever comes; there are no keys yet
   --version, --help
-
-Nothing is ever written to a device.
 ";
 
 /// Does what the arguments ask for; the exit status.

@@ -6,8 +6,8 @@
 //! checked at compile time.
 
 use e2wire_protocol::limits::{
-    BODY_BYTES_MAX, CHUNK_BYTES_MAX, ECHO_BYTES_MAX, ENCODED_BYTES_MAX,
-    LINE_BYTES_MAX, OPEN_REQUESTS_MAX,
+    BODY_BYTES_MAX, CHUNK_BYTES_MAX, CONFLICT_BYTES_MAX, ECHO_BYTES_MAX,
+    ENCODED_BYTES_MAX, LINE_BYTES_MAX, OPEN_REQUESTS_MAX, UPLOAD_BYTES_MAX,
 };
 use e2wire_protocol::message::PARTS_MAX;
 
@@ -17,6 +17,8 @@ use crate::log::Ring;
 use crate::queue::Queue;
 use crate::scan::Scan;
 use crate::session::Line;
+use crate::uploads::Uploads;
+use crate::write::Armed;
 
 /// The most memory of the agent: static, stack and mapped.
 pub const AGENT_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -65,6 +67,13 @@ pub const CHUNK_PAGES_MAX: usize = ENCODED_BYTES_MAX.div_ceil(PAGE_BYTES);
 /// The most encoded chunks that are kept.
 pub const CACHED_CHUNKS_MAX: usize = 256;
 
+/// The most uploads that are kept.
+pub const UPLOADS_MAX: usize = 64;
+
+/// The most pages of the cache that uploads take: the largest one fits twice,
+/// and reads keep room for three chunks.
+pub const UPLOAD_PAGES_MAX: usize = 160;
+
 /// The most open requests of all sessions together.
 pub const OPEN_TOTAL_MAX: usize = 384;
 
@@ -102,6 +111,10 @@ pub struct Memory {
     pub(crate) inventory: Inventory,
     pub(crate) kernel_log: Ring<KERNEL_LOG_BYTES>,
     pub(crate) agent_log: Ring<AGENT_LOG_BYTES>,
+    pub(crate) uploads: Uploads,
+    pub(crate) armed: Armed,
+    /// Digests of what lies where the present write was to go.
+    pub(crate) conflict: [u8; CONFLICT_BYTES_MAX],
 }
 
 impl Memory {
@@ -120,6 +133,9 @@ impl Memory {
             inventory: Inventory::new(),
             kernel_log: Ring::new(),
             agent_log: Ring::new(),
+            uploads: Uploads::new(),
+            armed: Armed::new(),
+            conflict: [0; CONFLICT_BYTES_MAX],
         }
     }
 }
@@ -141,6 +157,9 @@ const _: () = {
     );
     // One chunk of any size can always be worked on while another waits.
     assert!(PAGES >= 2 * CHUNK_PAGES_MAX);
+    // Uploads leave room for reads, and the largest fits twice.
+    assert!(PAGES >= UPLOAD_PAGES_MAX + 3 * CHUNK_PAGES_MAX);
+    assert!(UPLOAD_PAGES_MAX >= 2 * UPLOAD_BYTES_MAX.div_ceil(PAGE_BYTES));
     assert!(CACHED_CHUNKS_MAX <= PAGES);
     assert!(OPEN_TOTAL_MAX >= PORTS_MAX * OPEN_SURE + OPEN_SURE);
     assert!(OPEN_TOTAL_MAX > SESSION_OPEN_MAX);

@@ -2,7 +2,9 @@
 
 use e2wire_protocol::digest::{DeviceId, RangeDigest, SessionId};
 use e2wire_protocol::limits::HEAD_BYTES_MAX;
-use e2wire_protocol::message::{DrainLog, Failure, Fetch, PowerAction};
+use e2wire_protocol::message::{
+    Arm, DrainLog, Failure, Fetch, PowerAction, Write,
+};
 
 use crate::cache::{ChunkIndex, Key};
 use crate::clock::Instant;
@@ -39,6 +41,12 @@ pub(crate) enum Work {
     Power(PowerAction),
     /// Send back what the line keeps.
     Echo,
+    /// Let the session write.
+    Arm { arm: Arm, stage: Stage },
+    /// Write a range.
+    Write { write: Write, stage: Stage },
+    /// Let it write no more.
+    Disarm { device: DeviceId, stage: Stage },
 }
 
 /// How far a fetch has come.
@@ -67,7 +75,7 @@ impl FetchWork {
     }
 }
 
-/// How far a chunk, or a flush, has come.
+/// How far a request that needs a device has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Stage {
     /// Just arrived, not checked against the device.
@@ -80,10 +88,21 @@ pub(crate) enum Stage {
     Scanning,
     /// Its fragments can be sent.
     Ready(ChunkIndex),
-    /// A flush has ended.
-    Flushed,
+    /// All is done but to say so.
+    Ended,
+    /// A write has ended.
+    Wrote(Wrote),
     /// It came to nothing.
     Failed(Failure),
+}
+
+/// What came of a write.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Wrote {
+    Written,
+    AlreadyThere,
+    /// Something else lies there; its digest.
+    Conflict(RangeDigest),
 }
 
 /// A place in the table of open requests.
@@ -158,11 +177,14 @@ impl Queue {
         }
     }
 
-    /// The stage of the fetch or flush at `index`.
+    /// The stage of the request at `index`, if it needs a device.
     pub(crate) fn stage_mut(&mut self, index: OpenIndex) -> Option<&mut Stage> {
         match &mut self.get_mut(index)?.work {
             Work::Fetch(fetch) => Some(&mut fetch.stage),
-            Work::Flush { stage, .. } => Some(stage),
+            Work::Flush { stage, .. }
+            | Work::Arm { stage, .. }
+            | Work::Write { stage, .. }
+            | Work::Disarm { stage, .. } => Some(stage),
             _ => None,
         }
     }

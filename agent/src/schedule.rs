@@ -7,7 +7,6 @@
 use e2wire_protocol::chunk::Codec;
 use e2wire_protocol::digest::{DeviceId, RangeDigester};
 use e2wire_protocol::message::{Failure, Task};
-use e2wire_protocol::units::ByteRange;
 
 use crate::agent::{Agent, Notice};
 use crate::cache::Key;
@@ -20,9 +19,10 @@ use crate::memory::{
     CHUNK_PAGES_MAX, Memory, PORTS_MAX, SLOTS_MAX, SLOTS_PER_DEVICE,
 };
 use crate::port::PortNumber;
-use crate::queue::{FetchWork, OpenIndex, Stage, Work};
+use crate::queue::{FetchWork, OpenIndex, Stage, Work, Wrote};
 use crate::read;
 use crate::scan::{self, Batch};
+use crate::write::{self, Next};
 
 /// How many chunks a session has ahead of what its line sends.
 const AHEAD_MAX: usize = 4;
@@ -49,13 +49,24 @@ pub(crate) struct Scanning {
     device: DeviceIndex,
 }
 
+/// What a job is good for.
 #[derive(Clone, Copy, PartialEq)]
-enum Purpose {
+pub(crate) enum Purpose {
     /// A chunk of a read, known by its key.
     Read(Key),
     /// A piece of the running scan.
     Scan,
     Flush,
+    /// To claim a device.
+    Claim,
+    /// To let go of it.
+    Unclaim,
+    /// What lies where the running write goes.
+    Old,
+    /// The bytes of the running write.
+    New,
+    /// What was written, read back.
+    Back,
 }
 
 impl Agent<'_> {
@@ -78,38 +89,84 @@ impl Agent<'_> {
             if matches!(state, State::Pending { .. }) {
                 continue;
             }
-            if let Some((_, index)) = owner {
-                let next = match state {
+            let device = running.device;
+            let mut next = None;
+            if let Some(owner) = owner {
+                let (_, index) = owner;
+                let stage = match state {
                     State::Read(sectors) => match purpose {
                         Purpose::Read(key) => {
                             self.encode_read(index, key, &sectors, now, encoder)
                         }
                         Purpose::Scan => self.feed_scan(index, &sectors),
-                        Purpose::Flush => Stage::Failed(Failure::Device(0)),
+                        Purpose::Old => {
+                            let stage;
+                            (stage, next) = self.decide(owner, slot, &sectors);
+                            stage
+                        }
+                        Purpose::Back => self.prove(index, &sectors),
+                        _ => Stage::Failed(Failure::Device(0)),
                     },
-                    State::Flushed => Stage::Flushed,
+                    State::Done => match purpose {
+                        Purpose::Claim => self.claimed(owner, device, devices),
+                        Purpose::New => {
+                            next = Some(Next::Back);
+                            Stage::Running(slot)
+                        }
+                        _ => Stage::Ended,
+                    },
                     State::Failed(fault) => Stage::Failed(failure(fault)),
                     // Handled above.
                     State::Pending { .. } => Stage::Running(slot),
                 };
-                self.enter(index, next);
+                self.enter(index, stage);
+            } else if purpose == Purpose::Claim {
+                // Whoever wanted it is gone.
+                self.unclaim_unless_armed(device);
             }
             devices.release(slot);
             if let Some(running) = self.running.get_mut(place) {
                 *running = None;
             }
+            if let (Some(next), Some(owner)) = (next, owner) {
+                self.go_on_writing(owner, device, next, now, devices);
+            }
         }
     }
 
-    /// The request goes on to `stage`; if it is done with the scan, another
-    /// one may have it.
-    fn enter(&mut self, index: OpenIndex, stage: Stage) {
+    /// A device was claimed.
+    fn claimed(
+        &mut self,
+        owner: Owner,
+        device: DeviceIndex,
+        devices: &impl Devices,
+    ) -> Stage {
+        let stage = self.finish_arm(owner, device, devices);
+        if stage != Stage::Ended {
+            self.unclaim_unless_armed(device);
+        }
+        stage
+    }
+
+    /// The request goes on to `stage`; if it is done with the scan or the
+    /// write, another one may have it.
+    pub(crate) fn enter(&mut self, index: OpenIndex, stage: Stage) {
         if let Some(place) = self.memory.queue.stage_mut(index) {
             *place = stage;
         }
         let scans = self.scanning.is_some_and(|it| it.owner.1 == index);
         if scans && stage != Stage::Scanning {
             self.scanning = None;
+        }
+        // What lies in the way is kept until it is told.
+        let writes = self.writing.is_some_and(|it| it.owner.1 == index);
+        if writes
+            && !matches!(
+                stage,
+                Stage::Running(_) | Stage::Wrote(Wrote::Conflict(_))
+            )
+        {
+            self.writing = None;
         }
     }
 
@@ -178,6 +235,7 @@ impl Agent<'_> {
         devices: &mut impl Devices,
         encoder: &mut impl Encoder,
     ) {
+        self.unclaim(now, devices);
         self.go_on_scanning(now, devices, encoder);
         let mut idle = 0;
         while idle < PORTS_MAX {
@@ -250,7 +308,19 @@ impl Agent<'_> {
             Some(Work::Fetch(work)) => {
                 (work.fetch.device, Some(&work.fetch.task))
             }
-            Some(Work::Flush { device, .. }) => (*device, None),
+            Some(Work::Flush { device, .. } | Work::Disarm { device, .. }) => {
+                (*device, None)
+            }
+            Some(Work::Arm { arm, .. }) => (arm.device, None),
+            Some(Work::Write { write, .. }) => {
+                let Some((device, facts)) = found(write.device) else {
+                    return Stage::Failed(Failure::NoDevice);
+                };
+                return match write::check(write, &facts) {
+                    Ok(()) => Stage::Waiting(device),
+                    Err(why) => Stage::Failed(why),
+                };
+            }
             _ => return Stage::Failed(Failure::NoDevice),
         };
         let Some((device, facts)) = found(id) else {
@@ -273,6 +343,9 @@ impl Agent<'_> {
         devices: &mut impl Devices,
     ) -> bool {
         let (_, index) = owner;
+        if self.is_written(device, index) {
+            return false;
+        }
         let Memory { queue, cache, .. } = &mut *self.memory;
         let Some(open) = queue.get(index) else { return false };
         let (key, reads) = match &open.work {
@@ -280,7 +353,20 @@ impl Agent<'_> {
                 (work.key, matches!(work.fetch.task, Task::Read(_)))
             }
             Work::Flush { .. } => {
-                return self.start_flush(owner, device, now, devices);
+                let (job, purpose) = (Job::Flush, Purpose::Flush);
+                return self
+                    .start_job(owner, device, job, purpose, now, devices);
+            }
+            Work::Arm { arm, .. } => {
+                let arm = *arm;
+                return self.start_arm(owner, device, arm, now, devices);
+            }
+            Work::Write { write, .. } => {
+                let write = *write;
+                return self.start_write(owner, device, write, now, devices);
+            }
+            Work::Disarm { .. } => {
+                return self.start_disarm(owner, device, now, devices);
             }
             _ => return false,
         };
@@ -302,28 +388,21 @@ impl Agent<'_> {
         {
             batch.extend(ranges.iter().map(|range| range.bytes()));
         }
-        let purpose = Purpose::Read(key);
-        match self.submit(owner, device, &batch, purpose, now, devices) {
-            Submitted::Yes(slot) => {
-                self.enter(index, Stage::Running(slot));
-                true
-            }
-            Submitted::Never(why) => {
-                self.enter(index, Stage::Failed(why));
-                true
-            }
-            Submitted::Later => false,
-        }
+        let (job, purpose) = (Job::Read(&batch), Purpose::Read(key));
+        self.start_job(owner, device, job, purpose, now, devices)
     }
 
-    fn start_flush(
+    /// Submits the job of a request; `false` when it has to wait.
+    pub(crate) fn start_job(
         &mut self,
         owner: Owner,
         device: DeviceIndex,
+        job: Job<'_>,
+        purpose: Purpose,
         now: Instant,
         devices: &mut impl Devices,
     ) -> bool {
-        match self.submit(owner, device, &[], Purpose::Flush, now, devices) {
+        match self.submit(Some(owner), device, job, purpose, now, devices) {
             Submitted::Yes(slot) => self.enter(owner.1, Stage::Running(slot)),
             Submitted::Never(why) => self.enter(owner.1, Stage::Failed(why)),
             Submitted::Later => return false,
@@ -355,40 +434,17 @@ impl Agent<'_> {
             >= chunks.saturating_mul(CHUNK_PAGES_MAX)
     }
 
-    fn submit(
+    pub(crate) fn submit(
         &mut self,
-        owner: Owner,
+        owner: Option<Owner>,
         device: DeviceIndex,
-        ranges: &[ByteRange],
+        job: Job<'_>,
         purpose: Purpose,
         now: Instant,
         devices: &mut impl Devices,
     ) -> Submitted {
-        let of_device = self.running.iter().flatten();
-        let count = of_device.filter(|this| this.device == device).count();
-        let free = self.running.iter().position(Option::is_none);
-        let Some(place) = free.filter(|_| count < SLOTS_PER_DEVICE) else {
-            return Submitted::Later;
-        };
-        let Some(slot) = u8::try_from(place).ok().map(Slot) else {
-            return Submitted::Later;
-        };
-        let job = match purpose {
-            Purpose::Flush => Job::Flush,
-            Purpose::Read(_) | Purpose::Scan => Job::Read(ranges),
-        };
-        match devices.submit(slot, device, job) {
-            Ok(()) => {
-                let owner = Some(owner);
-                let running = Running { device, owner, since: now, purpose };
-                if let Some(place) = self.running.get_mut(place) {
-                    *place = Some(running);
-                }
-                Submitted::Yes(slot)
-            }
-            Err(DeviceFault::NoWorker) => Submitted::Later,
-            Err(fault) => Submitted::Never(failure(fault)),
-        }
+        let of = (owner, device);
+        submit(&mut self.running, of, job, purpose, now, devices)
     }
 
     fn start_scan(
@@ -451,8 +507,9 @@ impl Agent<'_> {
         let key = *key;
         if let Some(batch) = scan.next(&fetch.task) {
             let purpose = Purpose::Scan;
+            let (owner, job) = (Some(owner), Job::Read(&batch));
             let submitted =
-                self.submit(owner, device, &batch, purpose, now, devices);
+                self.submit(owner, device, job, purpose, now, devices);
             if let Submitted::Never(why) = submitted {
                 self.enter(index, Stage::Failed(why));
             }
@@ -475,7 +532,38 @@ impl Agent<'_> {
     }
 }
 
-enum Submitted {
+/// Gives a job to a device, for a request or for nobody.
+pub(crate) fn submit(
+    running: &mut [Option<Running>; SLOTS_MAX],
+    (owner, device): (Option<Owner>, DeviceIndex),
+    job: Job<'_>,
+    purpose: Purpose,
+    now: Instant,
+    devices: &mut impl Devices,
+) -> Submitted {
+    let of_device = running.iter().flatten();
+    let count = of_device.filter(|this| this.device == device).count();
+    let free = running.iter().position(Option::is_none);
+    let Some(place) = free.filter(|_| count < SLOTS_PER_DEVICE) else {
+        return Submitted::Later;
+    };
+    let Some(slot) = u8::try_from(place).ok().map(Slot) else {
+        return Submitted::Later;
+    };
+    match devices.submit(slot, device, job) {
+        Ok(()) => {
+            if let Some(place) = running.get_mut(place) {
+                *place = Some(Running { device, owner, since: now, purpose });
+            }
+            Submitted::Yes(slot)
+        }
+        Err(DeviceFault::NoWorker) => Submitted::Later,
+        Err(fault) => Submitted::Never(failure(fault)),
+    }
+}
+
+/// What came of the attempt to give a job to a device.
+pub(crate) enum Submitted {
     Yes(Slot),
     /// No slot or worker is free.
     Later,
@@ -487,6 +575,11 @@ const fn failure(fault: DeviceFault) -> Failure {
         DeviceFault::Gone => Failure::NoDevice,
         DeviceFault::Open(errno) => Failure::Open(errno),
         DeviceFault::Failed(errno) => Failure::Device(errno),
+        DeviceFault::InUse(how) => Failure::InUse(how),
+        DeviceFault::ReadOnly => Failure::ReadOnly,
+        // The host arms again, which claims the device.
+        DeviceFault::NotClaimed => Failure::NotArmed,
+        DeviceFault::WriteFailed(errno) => Failure::WriteFailed(errno),
         // Asked again later, so never seen here.
         DeviceFault::NoWorker => Failure::Device(0),
     }

@@ -4,11 +4,12 @@
 //! request's fragments without others of that device between them: so a host
 //! that sees a later answer knows that an earlier one is lost.
 
+use e2wire_protocol::chunk::SectorRange;
 use e2wire_protocol::digest::DeviceId;
 use e2wire_protocol::limits::{SECTOR_BYTES, TEXT_BYTES_MAX};
 use e2wire_protocol::message::{
-    AgentLimits, Busy, DeviceCount, DeviceReply, Failure, Fragment, HelloReply,
-    LogPiece, LogStream, Machine, ReplyBody, Task, cut,
+    AgentLimits, Busy, Conflict, DeviceCount, DeviceReply, Failure, Fragment,
+    HelloReply, LogPiece, LogStream, Machine, ReplyBody, Task, cut,
 };
 use e2wire_protocol::units::{u64_from, usize_from};
 use e2wire_protocol::version::Versions;
@@ -21,7 +22,7 @@ use crate::inventory;
 use crate::log::Stretch;
 use crate::memory::Memory;
 use crate::port::PortNumber;
-use crate::queue::{Open, OpenIndex, Stage, Work};
+use crate::queue::{Open, OpenIndex, Stage, Work, Wrote};
 use crate::session::BUSY_INTERVAL;
 
 /// Devices with an unanswered request, of which no later one is answered.
@@ -137,8 +138,20 @@ impl Agent<'_> {
                 }
                 _ => Answered::NotYet,
             },
-            Work::Flush { stage, .. } => match *stage {
-                Stage::Flushed => self.say(port, number, ReplyBody::Done, now),
+            Work::Flush { stage, .. }
+            | Work::Arm { stage, .. }
+            | Work::Disarm { stage, .. } => match *stage {
+                Stage::Ended => self.say(port, number, ReplyBody::Done, now),
+                Stage::Failed(why) => {
+                    self.say(port, number, ReplyBody::Failed(why), now)
+                }
+                _ => Answered::NotYet,
+            },
+            Work::Write { write, stage } => match *stage {
+                Stage::Wrote(wrote) => {
+                    let range = write.range;
+                    self.say_wrote(port, number, range, wrote, now)
+                }
                 Stage::Failed(why) => {
                     self.say(port, number, ReplyBody::Failed(why), now)
                 }
@@ -167,6 +180,34 @@ impl Agent<'_> {
     ) -> Answered {
         let Some(line) = self.line(port) else { return Answered::NoRoom };
         if line.reply(number, body, &[], now) {
+            Answered::Done
+        } else {
+            Answered::NoRoom
+        }
+    }
+
+    fn say_wrote(
+        &mut self,
+        port: PortNumber,
+        number: u32,
+        range: SectorRange,
+        wrote: Wrote,
+        now: Instant,
+    ) -> Answered {
+        let Memory { lines, conflict, .. } = &mut *self.memory;
+        let Some(line) = lines.get_mut(port.index()) else {
+            return Answered::NoRoom;
+        };
+        let (body, tail) = match wrote {
+            Wrote::Written => (ReplyBody::Written, 0),
+            Wrote::AlreadyThere => (ReplyBody::AlreadyThere, 0),
+            Wrote::Conflict(now) => {
+                let bytes = usize_from(range.count()).saturating_mul(16);
+                (ReplyBody::Conflict(Conflict { range, now }), bytes)
+            }
+        };
+        let tail = conflict.get(..tail).unwrap_or(&[]);
+        if line.reply(number, body, &[tail], now) {
             Answered::Done
         } else {
             Answered::NoRoom
@@ -387,8 +428,12 @@ impl Agent<'_> {
         index: OpenIndex,
         devices: &impl Devices,
     ) -> Option<u64> {
-        let Work::Fetch(work) = &self.memory.queue.get(index)?.work else {
-            return None;
+        let work = match &self.memory.queue.get(index)?.work {
+            Work::Fetch(work) => work,
+            Work::Write { write, .. } => {
+                return Some(write.range.bytes().start().0);
+            }
+            _ => return None,
         };
         let mut done = 0_u64;
         if let Stage::Running(slot) = work.stage
@@ -421,7 +466,11 @@ impl Agent<'_> {
 fn device_of(work: &Work) -> Option<DeviceId> {
     match work {
         Work::Fetch(work) => Some(work.fetch.device),
-        Work::Flush { device, .. } => Some(*device),
+        Work::Flush { device, .. } | Work::Disarm { device, .. } => {
+            Some(*device)
+        }
+        Work::Arm { arm, .. } => Some(arm.device),
+        Work::Write { write, .. } => Some(write.device),
         _ => None,
     }
 }

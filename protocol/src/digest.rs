@@ -52,6 +52,11 @@ bytes! {
     DeviceId, 8
 }
 bytes! {
+    /// Names a plan: the first 16 bytes of its digest. What a session is
+    /// armed for.
+    PlanId, 16
+}
+bytes! {
     /// Names one run of the agent: random, made at its start.
     BootId, 8
 }
@@ -138,6 +143,17 @@ impl DeviceId {
 /// Separates the digests that are used as names from those of contents.
 const DEVICE_CONTEXT: &str = "e2wire 2026 device id";
 const TAG_CONTEXT: &str = "e2wire 2026 chunk tag";
+const UPLOAD_CONTEXT: &str = "e2wire 2026 upload tag";
+
+impl Tag {
+    /// Of an upload: what a host sends in slices.
+    #[must_use]
+    pub fn of_upload(bytes: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(UPLOAD_CONTEXT);
+        hasher.update(bytes);
+        Self(first_bytes(&hasher))
+    }
+}
 
 /// A tag in the making; see [`Tag`].
 pub(crate) fn tag(

@@ -14,5 +14,6 @@ pub mod digest;
 pub mod frame;
 pub mod limits;
 pub mod message;
+pub mod patch;
 pub mod units;
 pub mod version;

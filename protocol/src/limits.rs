@@ -60,6 +60,31 @@ pub const BODY_BYTES_MAX: usize = CHUNK_BYTES_MAX + LAYOUT_BYTES_MAX;
 /// The longest encoded chunk. A codec that would need more is not used.
 pub const ENCODED_BYTES_MAX: usize = BODY_BYTES_MAX;
 
+/// The most ranges that a plan is armed with.
+pub const ARMED_RANGES_MAX: usize = 1024;
+
+/// The most bytes of the list of ranges that a plan is armed with: two
+/// varints of 64 bits for each would be more, but ranges that far apart and
+/// that long do not exist a thousand times.
+pub const ARMED_BYTES_MAX: usize = 16 * 1024;
+
+/// The most sectors that one write covers.
+pub const WRITE_SECTORS_MAX: u32 = CHUNK_SECTORS_MAX;
+
+/// The longest patch: all bytes of the largest write, and the heads of a few
+/// runs.
+pub const PATCH_BYTES_MAX: usize = CHUNK_BYTES_MAX + 8;
+
+/// The longest upload: a patch, or a list of ranges.
+pub const UPLOAD_BYTES_MAX: usize = PATCH_BYTES_MAX;
+
+/// Slices of an upload start and end at multiples of this, or at its end.
+pub const UPLOAD_UNIT_BYTES: usize = 256;
+
+/// The most bytes of a reply that tells what lies where a write was to go:
+/// one short digest for each sector.
+pub const CONFLICT_BYTES_MAX: usize = usize_from(CHUNK_SECTORS_MAX) * 16;
+
 /// The most bytes that an encoded log reply carries.
 pub const LOG_BYTES_MAX: u16 = 4096;
 
@@ -121,6 +146,15 @@ const _: () = {
     // A match and its surroundings fit one cell and one chunk.
     assert!(RETURN_BYTES_MAX * 2 < CHUNK_BYTES_MAX);
     assert!(BINARY_BYTES_MAX < PRINTABLE_BYTES_MAX);
+    // A list of ranges and an answer of digests go out in one frame each.
+    assert!(ARMED_BYTES_MAX <= TAIL_BYTES_MAX);
+    assert!(CONFLICT_BYTES_MAX <= TAIL_BYTES_MAX);
+    assert!(ARMED_BYTES_MAX <= UPLOAD_BYTES_MAX);
+    // An upload is kept where encoded chunks are.
+    assert!(UPLOAD_BYTES_MAX <= ENCODED_BYTES_MAX);
+    assert!(UPLOAD_UNIT_BYTES == FRAGMENT_MIN);
+    // The head of a run in a patch is a varint of three bytes at most.
+    assert!(CHUNK_BYTES_MAX << 2 < 1 << 21);
 };
 
 const FRAGMENT_MIN: usize = 256;

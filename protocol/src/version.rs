@@ -8,9 +8,12 @@
 pub const MIN: u16 = 1;
 
 /// The version of this build.
-pub const CURRENT: u16 = 1;
+pub const CURRENT: u16 = 2;
 
-const _: () = assert!(MIN <= CURRENT);
+/// The first version that knows writes.
+pub const WRITES: u16 = 2;
+
+const _: () = assert!(MIN <= CURRENT && WRITES <= CURRENT);
 
 /// The versions that one side speaks, both ends included.
 #[derive(

@@ -251,11 +251,22 @@ impl Devices for Disks {
         let target = self.target(entry).ok_or(DeviceFault::Open(
             u16::try_from(Errno::NAMETOOLONG.raw_os_error()).unwrap_or(0),
         ))?;
-        self.pool.submit(slot, target.key, |work: &mut Work| {
+        self.pool.submit(slot, target.key, |work, buffer| {
             work.target = target;
             work.ranges.clear();
             work.task = match job {
                 Job::Flush => Task::Flush,
+                Job::Claim => Task::Claim,
+                Job::Unclaim => Task::Unclaim,
+                Job::Write(range, bytes) => {
+                    // One that does not fit would be the library's bug; it
+                    // has no range then and is refused.
+                    if let Some(place) = buffer.0.get_mut(..bytes.len()) {
+                        place.copy_from_slice(bytes);
+                        work.ranges.extend([range]);
+                    }
+                    Task::Write
+                }
                 Job::Read(ranges) => {
                     // More ranges than allowed would be the library's bug;
                     // they are not read then, and it sees fewer bytes.
@@ -275,10 +286,10 @@ impl Devices for Disks {
             Stage::Ended(Work { failed: true, fault, .. }, _) => {
                 State::Failed(*fault)
             }
-            Stage::Ended(Work { task: Task::Flush, .. }, _) => State::Flushed,
-            Stage::Ended(work, bytes) => {
+            Stage::Ended(work @ Work { task: Task::Read, .. }, bytes) => {
                 State::Read(Sectors { bytes, unreadable: &work.unreadable })
             }
+            Stage::Ended(..) => State::Done,
         }
     }
 

@@ -51,11 +51,7 @@ pub(crate) fn run() -> ! {
     write_file(c"/proc/sys/kernel/sysrq", b"0");
     mount_at(c"/sys", c"sysfs");
     mount_at(c"/dev", c"devtmpfs");
-    let mut parameters = Parameters::new();
-    for path in [c"/proc/cmdline", c"/e2wire/cmdline"] {
-        let mut buffer = [0; 4096];
-        parameters.read(read_file(path, &mut buffer));
-    }
+    let parameters = read_parameters();
     kernel_log::set_panic_seconds(parameters.panic_seconds);
     if parameters.quiet {
         // Not even emergencies: one frame less is lost, and they reach the
@@ -76,8 +72,17 @@ pub(crate) fn run() -> ! {
     serve_for_ever(&parameters)
 }
 
+fn read_parameters() -> Parameters {
+    let (mut packed, mut kernel) = ([0; 4096], [0; 4096]);
+    Parameters::from_lines(
+        read_file(c"/e2wire/cmdline", &mut packed),
+        read_file(c"/proc/cmdline", &mut kernel),
+    )
+}
+
 fn serve_for_ever(parameters: &Parameters) -> ! {
     let mut options = Options::new();
+    options.rw = parameters.rw;
     let tcp = [
         parameters.listen.map(Endpoint::Listen),
         parameters.connect.map(Endpoint::Connect),

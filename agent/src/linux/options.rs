@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) devices: Vec<Path, NAMED_MAX>,
     /// Serve whoever comes.
     pub(crate) insecure: bool,
+    /// Let hosts write.
+    pub(crate) rw: bool,
 }
 
 /// What the command line asks for.
@@ -108,7 +110,12 @@ impl<'a> UsageError<'a> {
 impl Options {
     /// Nothing yet.
     pub(crate) const fn new() -> Self {
-        Self { endpoints: Vec::new(), devices: Vec::new(), insecure: false }
+        Self {
+            endpoints: Vec::new(),
+            devices: Vec::new(),
+            insecure: false,
+            rw: false,
+        }
     }
 }
 
@@ -146,6 +153,10 @@ pub(crate) fn parse<'a>(
             }
             b"--insecure" => {
                 options.insecure = true;
+                continue;
+            }
+            b"--rw" => {
+                options.rw = true;
                 continue;
             }
             b"--version" => return Ok(Command::Version),
@@ -296,6 +307,13 @@ mod tests {
             panic!("not understood");
         };
         assert_eq!(options.devices.len(), 2);
+        assert!(!options.rw);
+        let Ok(Command::Serve(options)) =
+            parse(&[c"--stdio", c"--rw", c"--insecure"])
+        else {
+            panic!("not understood");
+        };
+        assert!(options.rw);
         assert!(matches!(parse(&[c"--version"]), Ok(Command::Version)));
         assert!(matches!(parse(&[c"--help"]), Ok(Command::Help)));
     }

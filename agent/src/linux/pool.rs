@@ -40,6 +40,12 @@ pub(crate) enum Task {
     Read,
     /// Flush its cache.
     Flush,
+    /// Open it for writing, for us alone.
+    Claim,
+    /// Let go of it.
+    Unclaim,
+    /// Write the slot's buffer to the one range.
+    Write,
 }
 
 /// All that a worker needs to know of a job, and what came of it.
@@ -48,7 +54,7 @@ pub(crate) struct Work {
     pub(crate) task: Task,
     /// Where.
     pub(crate) target: Target,
-    /// What to read.
+    /// What to read or write.
     pub(crate) ranges: Vec<ByteRange, RANGES_MAX>,
     /// Which sectors could not be read.
     pub(crate) unreadable: SectorMap,
@@ -172,7 +178,7 @@ impl Pool {
     }
 
     /// Gives a job to the worker of its device. `describe` fills in the
-    /// work of the slot.
+    /// work and, for a write, the buffer of the slot.
     ///
     /// # Errors
     ///
@@ -181,7 +187,7 @@ impl Pool {
         &mut self,
         slot: Slot,
         key: u64,
-        describe: impl FnOnce(&mut Work),
+        describe: impl FnOnce(&mut Work, &mut Buffer),
     ) -> Result<(), DeviceFault> {
         let index = usize::from(slot.0);
         let (Some(cell), Some(None)) =
@@ -196,7 +202,9 @@ impl Pool {
             return Err(DeviceFault::NoWorker);
         };
         // SAFETY: the slot is free, so it is the loop's.
-        describe(unsafe { &mut *cell.work.get() });
+        let (work, buffer) =
+            unsafe { (&mut *cell.work.get(), &mut *cell.buffer.get()) };
+        describe(work, buffer);
         cell.done.store(0, Ordering::Relaxed);
         cell.state.store(QUEUED, Ordering::Release);
         let given = worker.given.load(Ordering::Relaxed);

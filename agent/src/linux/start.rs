@@ -43,7 +43,8 @@ pub(crate) fn serve_with(
         boot: machine::boot_id(),
         build: machine::build_id(),
         version: env!("CARGO_PKG_VERSION"),
-        rights: rights.with(Rights::INSECURE),
+        rights: if options.rw { rights.with(Rights::WRITE) } else { rights }
+            .with(Rights::INSECURE),
         machine: machine::describe(),
         started: BootClock.now(),
     };
@@ -63,5 +64,8 @@ pub(crate) fn serve_with(
         sessions: [false; _],
     };
     defmt::info!("agent up, everybody is served: --insecure");
+    if facts.rights.has(Rights::WRITE) {
+        defmt::info!("hosts may write: --rw");
+    }
     Ok(server.run(chores))
 }

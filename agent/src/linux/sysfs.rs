@@ -125,10 +125,8 @@ impl Device {
 
     /// The device with this number.
     pub(crate) fn by_number(rdev: u64) -> Option<Self> {
-        let mut number = String::<32>::new();
-        let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
-        core::fmt::write(&mut number, format_args!("{major}:{minor}")).ok()?;
-        Self::at(&[b"/sys/dev/block/", number.as_bytes()])
+        let number = number_text(rdev)?;
+        Self::at(&[PLACE_BY_NUMBER, number.as_bytes()])
     }
 
     fn at(parts: &[&[u8]]) -> Option<Self> {
@@ -331,6 +329,40 @@ pub(crate) fn text(bytes: &[u8]) -> Text {
 /// As much of `bytes` as a long text holds.
 pub(crate) fn long_text(bytes: &[u8]) -> LongText {
     LongText::try_from(clean(bytes, LONG_TEXT_BYTES_MAX)).unwrap_or_default()
+}
+
+/// Whether another device is made of the one with this number.
+pub(crate) fn has_holders(rdev: u64) -> bool {
+    let mut any = false;
+    if let Some(device) = by_number(rdev)
+        && let Some(holders) = open_directory(&device, c"holders")
+    {
+        for_each_name(&holders, &mut |_| any = true);
+    }
+    any
+}
+
+/// Whether the kernel refuses writes to the device with this number.
+pub(crate) fn is_read_only(rdev: u64) -> bool {
+    by_number(rdev)
+        .is_some_and(|device| Attribute::read(&device, c"ro").is_set())
+}
+
+fn by_number(rdev: u64) -> Option<OwnedFd> {
+    let number = number_text(rdev)?;
+    let path = Path::from_parts(&[PLACE_BY_NUMBER, number.as_bytes()])?;
+    open_directory(CWD, path.as_c_str())
+}
+
+/// Where the kernel keeps devices by their numbers.
+const PLACE_BY_NUMBER: &[u8] = b"/sys/dev/block/";
+
+/// A number as it is there.
+fn number_text(rdev: u64) -> Option<String<32>> {
+    let mut number = String::<32>::new();
+    let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
+    core::fmt::write(&mut number, format_args!("{major}:{minor}")).ok()?;
+    Some(number)
 }
 
 /// The facts of the plain file or device node at `path`, offered by name.

@@ -7,3 +7,4 @@ mod recorded;
 mod rig;
 mod scans;
 mod sessions;
+mod writes;

@@ -19,8 +19,8 @@ use e2wire_protocol::digest::{BootId, BuildId, DeviceId, SessionId};
 use e2wire_protocol::frame::{Decoder, Event, Kind};
 use e2wire_protocol::limits::{LINE_BYTES_MAX, SECTOR_BYTES};
 use e2wire_protocol::message::{
-    DeviceFacts, DeviceFlags, DeviceKind, Failure, Fetch, Hello, Machine,
-    Reply, ReplyBody, Request, RequestBody, Rights, Task,
+    DeviceFacts, DeviceFlags, DeviceKind, Failure, Fetch, Hello, InUse,
+    Machine, Reply, ReplyBody, Request, RequestBody, Rights, Task,
 };
 use e2wire_protocol::version::Versions;
 
@@ -40,6 +40,16 @@ pub(crate) struct Disk {
     pub(crate) gone: bool,
     /// Jobs that were submitted so far.
     pub(crate) jobs: usize,
+    /// Open for writing.
+    pub(crate) claimed: bool,
+    /// Somebody uses it.
+    pub(crate) in_use: Option<InUse>,
+    /// Writes so far, where and how long.
+    pub(crate) writes: Vec<(usize, usize)>,
+    /// Writes do not keep what they are given.
+    pub(crate) forgets: bool,
+    /// Jobs that are refused for want of a worker.
+    pub(crate) busy: usize,
 }
 
 impl Disk {
@@ -72,6 +82,11 @@ impl Disk {
             fault: None,
             gone: false,
             jobs: 0,
+            claimed: false,
+            in_use: None,
+            writes: Vec::new(),
+            forgets: false,
+            busy: 0,
         }
     }
 
@@ -113,6 +128,7 @@ impl Disk {
 struct RunningJob {
     device: usize,
     read: Option<(Vec<u8>, SectorMap)>,
+    fault: Option<DeviceFault>,
 }
 
 pub(crate) struct Disks {
@@ -147,9 +163,39 @@ impl Devices for Disks {
         if let Some(fault) = disk.fault {
             return Err(fault);
         }
+        if disk.busy > 0 {
+            disk.busy -= 1;
+            return Err(DeviceFault::NoWorker);
+        }
         disk.jobs += 1;
+        let mut fault = None;
         let read = match job {
             Job::Flush => None,
+            Job::Claim => {
+                fault = disk.in_use.map(DeviceFault::InUse);
+                disk.claimed = fault.is_none();
+                None
+            }
+            Job::Unclaim => {
+                disk.claimed = false;
+                None
+            }
+            Job::Write(range, bytes) => {
+                let at = usize::try_from(range.start().0).unwrap();
+                assert_eq!(usize::try_from(range.length().0), Ok(bytes.len()));
+                if disk.claimed {
+                    disk.writes.push((at, bytes.len()));
+                    let first = at / SECTOR_BYTES;
+                    let end = first + bytes.len() / SECTOR_BYTES;
+                    disk.bad.retain(|bad| !(first..end).contains(bad));
+                    if !disk.forgets {
+                        disk.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+                    }
+                } else {
+                    fault = Some(DeviceFault::NotClaimed);
+                }
+                None
+            }
             Job::Read(ranges) => {
                 let mut bytes = Vec::new();
                 let mut map = SectorMap::new();
@@ -173,7 +219,7 @@ impl Devices for Disks {
         };
         let place = &mut self.jobs[usize::from(slot.0)];
         assert!(place.is_none(), "the slot is taken");
-        *place = Some(RunningJob { device, read });
+        *place = Some(RunningJob { device, read, fault });
         Ok(())
     }
 
@@ -182,11 +228,12 @@ impl Devices for Disks {
         if self.disks[job.device].hangs {
             return State::Pending { done: 512 };
         }
-        match &job.read {
-            Some((bytes, unreadable)) => {
+        match (&job.read, job.fault) {
+            (_, Some(fault)) => State::Failed(fault),
+            (Some((bytes, unreadable)), None) => {
                 State::Read(Sectors { bytes, unreadable })
             }
-            None => State::Flushed,
+            (None, None) => State::Done,
         }
     }
 
@@ -338,6 +385,18 @@ impl Rig {
         client.number
     }
 
+    /// The same with a tail.
+    pub(crate) fn send_with(
+        &mut self,
+        client: &mut Client,
+        body: RequestBody,
+        tail: &[u8],
+    ) -> u32 {
+        client.number += 1;
+        self.transmit(client, client.number, body, tail);
+        client.number
+    }
+
     pub(crate) fn repeat(
         &mut self,
         client: &Client,
@@ -346,6 +405,16 @@ impl Rig {
     ) {
         let tail: &[u8] =
             if body == RequestBody::Echo { b"echo me" } else { b"" };
+        self.transmit(client, number, body, tail);
+    }
+
+    fn transmit(
+        &mut self,
+        client: &Client,
+        number: u32,
+        body: RequestBody,
+        tail: &[u8],
+    ) {
         let request = Request { boot: BOOT, number, body };
         let mut line = vec![0; LINE_BYTES_MAX];
         let length = request.encode(client.coding, tail, &mut line).unwrap();

@@ -90,13 +90,22 @@ impl Client {
 
     /// A request as a frame, without waiting for anything.
     pub(crate) fn frame_of(&self, number: u32, body: &RequestBody) -> Vec<u8> {
+        self.frame_with(number, body, &[])
+    }
+
+    fn frame_with(
+        &self,
+        number: u32,
+        body: &RequestBody,
+        tail: &[u8],
+    ) -> Vec<u8> {
         let boot = match body {
             RequestBody::Hello(_) => BootId::default(),
             _ => self.boot,
         };
         let request = Request { boot, number, body: body.clone() };
         let mut frame = vec![0; LINE_BYTES_MAX];
-        let n = request.encode(Coding::Binary, &[], &mut frame).unwrap();
+        let n = request.encode(Coding::Binary, tail, &mut frame).unwrap();
         frame.truncate(n);
         frame
     }
@@ -138,11 +147,21 @@ impl Client {
     pub(crate) fn ask<T>(
         &mut self,
         body: &RequestBody,
+        pick: impl FnMut(&ReplyBody<'_>, &[u8]) -> Option<T>,
+    ) -> T {
+        self.ask_with(body, &[], pick)
+    }
+
+    /// The same with a tail.
+    pub(crate) fn ask_with<T>(
+        &mut self,
+        body: &RequestBody,
+        tail: &[u8],
         mut pick: impl FnMut(&ReplyBody<'_>, &[u8]) -> Option<T>,
     ) -> T {
         self.number += 1;
         let number = self.number;
-        let frame = self.frame_of(number, body);
+        let frame = self.frame_with(number, body, tail);
         let start = Instant::now();
         let mut found = None;
         while start.elapsed() < PATIENCE {

@@ -5,3 +5,4 @@ mod client;
 mod limits;
 mod ports;
 mod programs;
+mod writes;

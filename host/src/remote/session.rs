@@ -415,6 +415,7 @@ impl<'w> Session<'w> {
                 | Event::Device(this, _)
                 | Event::Log(this, ..)
                 | Event::Done(this)
+                | Event::Wrote(this, _)
                 | Event::Failed(this, _) => *this == ticket,
                 _ => false,
             };

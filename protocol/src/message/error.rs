@@ -4,7 +4,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Rights;
+use super::{InUse, Rights};
 use crate::digest::BootId;
 use crate::frame::TooLong;
 use crate::version::Versions;
@@ -44,6 +44,28 @@ pub enum Failure {
     Device(u16),
     /// This agent cannot do that (a plain program cannot restart a machine).
     Unsupported,
+    /// Nothing is armed for this session, plan and device: arm (again).
+    NotArmed,
+    /// The write lies outside of the ranges that are armed, or there is more
+    /// of it than was announced.
+    Outside,
+    /// Another session has armed another plan and is still there.
+    ArmedElsewhere,
+    /// The device is in use.
+    InUse(InUse),
+    /// The device does not take writes.
+    ReadOnly,
+    /// Of the upload that the request names nothing is here from this byte
+    /// on: put it (again).
+    Missing(u32),
+    /// The upload is not what it shall be: its tag, its form, or what comes
+    /// of it is wrong. Nothing was written.
+    BadUpload,
+    /// What was written reads back as something else.
+    NotKept,
+    /// The device reports an error when it is written to (the system's error
+    /// number); how much was written is unknown.
+    WriteFailed(u16),
 }
 
 impl fmt::Display for Failure {
@@ -82,6 +104,27 @@ impl fmt::Display for Failure {
                 write!(f, "the device failed as a whole (error {errno})")
             }
             Self::Unsupported => f.write_str("this agent cannot do that"),
+            Self::NotArmed => f.write_str("nothing is armed for this plan"),
+            Self::Outside => {
+                f.write_str("the write lies outside of what is armed")
+            }
+            Self::ArmedElsewhere => f.write_str(
+                "another session has armed another plan and is still there",
+            ),
+            Self::InUse(how) => write!(f, "the device is in use: {how}"),
+            Self::ReadOnly => f.write_str("the device does not take writes"),
+            Self::Missing(at) => {
+                write!(f, "an upload lacks its bytes from {at} on")
+            }
+            Self::BadUpload => f.write_str("an upload is not what it shall be"),
+            Self::NotKept => f.write_str(
+                "the device reads back something else than was written",
+            ),
+            Self::WriteFailed(errno) => write!(
+                f,
+                "the device reports an error while it is written to (error \
+                 {errno})"
+            ),
         }
     }
 }

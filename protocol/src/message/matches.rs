@@ -120,7 +120,8 @@ pub fn put_varint(value: u32, out: &mut [u8; VARINT_BYTES_MAX]) -> &[u8] {
     out.get(..length).unwrap_or(&[])
 }
 
-fn take_varint(bytes: &mut &[u8]) -> Option<u32> {
+/// Takes a varint of 32 bits off the front of `bytes`.
+pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<u32> {
     let mut value = 0_u64;
     for shift in [0_u32, 7, 14, 21, 28] {
         let (byte, rest) = bytes.split_first()?;

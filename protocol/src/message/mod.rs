@@ -10,9 +10,11 @@ mod error;
 mod matches;
 mod reply;
 mod request;
+mod write;
 
 pub use device::{DeviceFacts, DeviceFlags, DeviceKind, Rights};
 pub use error::{Failure, MessageError};
+pub(crate) use matches::take_varint;
 pub use matches::{BadMatches, Match, Matches, VARINT_BYTES_MAX, put_varint};
 pub use reply::{
     AgentLimits, Busy, DeviceCount, DeviceReply, Fragment, HelloReply,
@@ -22,6 +24,11 @@ pub use request::{
     DigestForm, DigestUnits, DrainLog, Fetch, Find, Hello, ListDevices,
     LogStream, Pair, PowerAction, Request, RequestBody, SameUnits, Sameness,
     Task,
+};
+
+pub use write::{
+    Arm, ArmedRange, ArmedRanges, BadRanges, Conflict, InUse, Put, Upload,
+    Write, put_armed_range,
 };
 
 use serde::{Deserialize, Serialize};

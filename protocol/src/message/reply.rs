@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceFacts, Failure, LogStream, MessageError, Rights, put, take};
+use super::{
+    Conflict, DeviceFacts, Failure, LogStream, MessageError, Rights, put, take,
+};
 use crate::chunk::Codec;
 use crate::coding::Coding;
 use crate::digest::{BootId, BuildId, DeviceId, SessionId, Tag};
 use crate::frame::{self, Kind};
 use crate::limits::HEAD_BYTES_MAX;
+use crate::units::usize_from;
 use crate::version::Versions;
 
 /// One reply.
@@ -47,6 +50,14 @@ pub enum ReplyBody<'a> {
     Echo,
     /// The request is refused or has failed.
     Failed(Failure),
+    /// The range was written and read back.
+    Written,
+    /// The range holds already what was to be written; nothing was.
+    AlreadyThere,
+    /// The range holds something else than was expected; nothing was written.
+    /// The tail is the short digest of every sector of the range, zeros for
+    /// one that cannot be read.
+    Conflict(Conflict),
 }
 
 /// A session has begun. This shape is fixed for all versions, so that two
@@ -229,11 +240,16 @@ impl ReplyBody<'_> {
                 .checked_add(crate::units::u64_from(length))
                 .is_some_and(|end| end <= piece.end),
             Self::Echo => true,
+            Self::Conflict(conflict) => usize_from(conflict.range.count())
+                .checked_mul(16)
+                .is_some_and(|bytes| bytes == length),
             Self::Hello(_)
             | Self::Device(_)
             | Self::NoMoreDevices(_)
             | Self::Busy(_)
             | Self::Done
+            | Self::Written
+            | Self::AlreadyThere
             | Self::Failed(_) => length == 0,
         };
         if fits { Ok(()) } else { Err(MessageError::LeftOver) }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{MessageError, put, take};
+use super::{Arm, MessageError, Put, Upload, Write, put, take};
 use crate::chunk::{Codec, Grant, Ranges, SectorRange};
 use crate::coding::Coding;
 use crate::digest::{BootId, DeviceId, SessionId, Tag};
@@ -44,6 +44,20 @@ pub enum RequestBody {
     Cancel,
     /// Sends the tail of this request back; answered by `Echo`.
     Echo,
+    /// Keeps a slice of an upload, which is the tail; answered by `Done`.
+    Put(Put),
+    /// Lets this session write what a plan covers, after looking whether
+    /// anybody uses the device; answered by `Done`. The tail is the whole
+    /// upload (see [`ArmedRanges`](super::ArmedRanges)), or empty when it was
+    /// put before.
+    Arm(Arm),
+    /// Writes one range, if it holds what is expected; answered by `Written`,
+    /// `AlreadyThere` or `Conflict`. The tail is the whole upload (see
+    /// [`patch`](crate::patch)), or empty when it was put before.
+    Write(Write),
+    /// No more is written to this device; answered by `Done`, also when
+    /// nothing was armed.
+    Disarm(DeviceId),
 }
 
 /// Begins a session. This shape is fixed for all versions, so that two that
@@ -264,9 +278,7 @@ impl Request {
     /// When it is none of this version, or there are bytes left over.
     pub fn decode(message: &[u8]) -> Result<(Self, &[u8]), MessageError> {
         let (request, tail): (Self, _) = take(message)?;
-        if !tail.is_empty() && !request.body.has_tail() {
-            return Err(MessageError::LeftOver);
-        }
+        request.body.check_tail(tail.len())?;
         Ok((request, tail))
     }
 
@@ -281,9 +293,7 @@ impl Request {
         tail: &[u8],
         out: &mut [u8],
     ) -> Result<usize, MessageError> {
-        if !tail.is_empty() && !self.body.has_tail() {
-            return Err(MessageError::LeftOver);
-        }
+        self.body.check_tail(tail.len())?;
         let mut head = [0; HEAD_BYTES_MAX];
         let head = put(self, &mut head)?;
         let parts: [&[u8]; 2] = [head, tail];
@@ -292,8 +302,25 @@ impl Request {
 }
 
 impl RequestBody {
-    /// Whether raw bytes may follow the head.
-    const fn has_tail(&self) -> bool {
-        matches!(self, Self::Echo)
+    /// Whether so many raw bytes may follow the head.
+    fn check_tail(&self, length: usize) -> Result<(), MessageError> {
+        let whole = |upload: Upload| {
+            length == 0 || u32::try_from(length) == Ok(upload.length)
+        };
+        let fits = match self {
+            Self::Echo => true,
+            Self::Put(put) => put.fits(length),
+            Self::Arm(arm) => whole(arm.ranges),
+            Self::Write(write) => whole(write.patch),
+            Self::Hello(_)
+            | Self::Devices(_)
+            | Self::Fetch(_)
+            | Self::Flush(_)
+            | Self::Log(_)
+            | Self::Power(_)
+            | Self::Cancel
+            | Self::Disarm(_) => length == 0,
+        };
+        if fits { Ok(()) } else { Err(MessageError::LeftOver) }
     }
 }

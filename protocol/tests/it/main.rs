@@ -4,3 +4,4 @@ mod messages;
 mod overhead;
 mod transcripts;
 mod wire_v1;
+mod wire_v2;

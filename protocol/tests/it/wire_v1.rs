@@ -20,10 +20,10 @@ use e2wire_protocol::message::{
 };
 use e2wire_protocol::version::Versions;
 
-const BOOT: BootId = BootId([0xb0; 8]);
+pub(crate) const BOOT: BootId = BootId([0xb0; 8]);
 const DEVICE: DeviceId = DeviceId([0xd0, 1, 2, 3, 4, 5, 6, 7]);
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -45,18 +45,24 @@ fn fetch(task: Task, codec: Codec) -> Fetch {
 
 /// Encodes, compares, and reads back.
 #[track_caller]
-fn check_request(body: RequestBody, expected: &str) {
+fn check(body: RequestBody, expected: &str) {
+    check_request(body, b"", expected);
+}
+
+/// The same, with a tail.
+#[track_caller]
+pub(crate) fn check_request(body: RequestBody, tail: &[u8], expected: &str) {
     let request = Request { boot: BOOT, number: 200, body };
-    let bytes = postcard::to_allocvec(&request).unwrap();
+    let mut bytes = postcard::to_allocvec(&request).unwrap();
     // The boot id and the number are the same in all.
     assert_eq!(hex(&bytes[..10]), "b0b0b0b0b0b0b0b0c801");
     assert_eq!(hex(&bytes[10..]), expected, "{:?}", request.body);
-    let (decoded, tail) = Request::decode(&bytes).unwrap();
-    assert_eq!((decoded, tail), (request, &[][..]));
+    bytes.extend(tail);
+    assert_eq!(Request::decode(&bytes).unwrap(), (request, tail));
 }
 
 #[track_caller]
-fn check_reply(body: ReplyBody<'_>, tail: &[u8], expected: &str) {
+pub(crate) fn check_reply(body: ReplyBody<'_>, tail: &[u8], expected: &str) {
     let reply = Reply { number: 3, seen: 300, answers: 2, body };
     let mut bytes = postcard::to_allocvec(&reply).unwrap();
     assert_eq!(hex(&bytes[..4]), "03ac0202");
@@ -73,30 +79,27 @@ fn requests() {
         coding: Coding::Printable,
         window: 65_536,
     };
-    check_request(
-        RequestBody::Hello(hello),
-        "0001ac025e5e5e5e5e5e5e5e01808004",
-    );
+    check(RequestBody::Hello(hello), "0001ac025e5e5e5e5e5e5e5e01808004");
     let list = ListDevices { rescan: true, first: 1, count: 128 };
-    check_request(RequestBody::Devices(list), "0101018001");
-    check_request(RequestBody::Flush(DEVICE), "03d001020304050607");
+    check(RequestBody::Devices(list), "0101018001");
+    check(RequestBody::Flush(DEVICE), "03d001020304050607");
     let log = DrainLog {
         stream: LogStream::Kernel,
         from: 1 << 40,
         bytes: 4096,
         wait_millis: 250,
     };
-    check_request(RequestBody::Log(log), "04018080808080208020fa01");
-    check_request(RequestBody::Power(PowerAction::Reboot), "0500");
-    check_request(RequestBody::Power(PowerAction::PowerOff), "0501");
-    check_request(RequestBody::Cancel, "06");
-    check_request(RequestBody::Echo, "07");
+    check(RequestBody::Log(log), "04018080808080208020fa01");
+    check(RequestBody::Power(PowerAction::Reboot), "0500");
+    check(RequestBody::Power(PowerAction::PowerOff), "0501");
+    check(RequestBody::Cancel, "06");
+    check(RequestBody::Echo, "07");
 }
 
 #[test]
 fn fetches() {
     let read = fetch(Task::Read(ranges()), Codec::Zstd(19));
-    check_request(
+    check(
         RequestBody::Fetch(read),
         "02d0010203040506070002020880a8d6b907ac020113802001ac02",
     );
@@ -105,7 +108,7 @@ fn fetches() {
         unit_sectors: 8,
         form: DigestForm::Short,
     });
-    check_request(
+    check(
         RequestBody::Fetch(fetch(digest, Codec::Stored)),
         "02d001020304050607011080897a080100802001ac02",
     );
@@ -117,7 +120,7 @@ fn fetches() {
         }])
         .unwrap(),
     });
-    check_request(
+    check(
         RequestBody::Fetch(fetch(same, Codec::Stored)),
         "02d001020304050607020801100880808080800100802001ac02",
     );
@@ -130,7 +133,7 @@ fn fetches() {
         return_offset: 1024,
         return_length: 200,
     });
-    check_request(
+    check(
         RequestBody::Fetch(fetch(find, Codec::Stored)),
         "02d0010203040506070308e807808010b8080253ef8008c80100802001ac02",
     );

@@ -49,6 +49,10 @@ pub(crate) struct Options {
     /// Serve whoever reaches a port of the machine, without any key
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// Let a host write to the disks, after it has armed a plan; e2wire.rw=0
+    /// on the kernel's command line takes that back
+    #[arg(long)]
+    pub(crate) rw: bool,
     /// How the agent gets its address: dhcp, none, or IP/PREFIX[,GATEWAY]
     #[arg(long, value_name = "HOW")]
     pub(crate) net: Option<Net>,
@@ -142,6 +146,9 @@ impl Options {
         if self.insecure {
             words.push("e2wire.insecure".to_owned());
         }
+        if self.rw {
+            words.push("e2wire.rw".to_owned());
+        }
         words.extend(self.net.map(Net::parameter));
         words.extend(self.listen.map(|port| format!("e2wire.listen={port}")));
         words.extend(self.connect.map(|peer| format!("e2wire.connect={peer}")));
@@ -232,12 +239,12 @@ mod tests {
     #[test]
     fn parameters_hold_what_was_asked_for() {
         let options = parse(
-            "--insecure --net dhcp --listen 7220 --connect 192.0.2.1:7221",
+            "--insecure --rw --net dhcp --listen 7220 --connect 192.0.2.1:7221",
         );
         options.check().unwrap();
         assert_eq!(
             options.parameters(),
-            "e2wire.insecure ip=dhcp e2wire.listen=7220 \
+            "e2wire.insecure e2wire.rw ip=dhcp e2wire.listen=7220 \
              e2wire.connect=192.0.2.1:7221"
         );
         let line = options.kernel_command_line();

@@ -65,7 +65,7 @@ fn files_and_disks_are_listed_and_read() {
     let numbers: std::vec::Vec<u8> =
         read.bytes.chunks(512).map(|sector| sector[0]).collect();
     assert_eq!(numbers, [2, 1, 2, 38]);
-    assert!(matches!(wait(&disks, Slot(0)), State::Flushed));
+    assert!(matches!(wait(&disks, Slot(0)), State::Done));
     assert!(matches!(wait(&disks, Slot(5)), State::Failed(DeviceFault::Gone)));
     for slot in [0, 3, 5] {
         disks.release(Slot(slot));
@@ -73,7 +73,7 @@ fn files_and_disks_are_listed_and_read() {
 
     // Slots are used again, also for a place that is empty.
     disks.submit(Slot(3), DeviceIndex(0), Job::Flush).unwrap();
-    assert!(matches!(wait(&disks, Slot(3)), State::Flushed));
+    assert!(matches!(wait(&disks, Slot(3)), State::Done));
     disks.release(Slot(3));
     disks.rescan();
     assert!(disks.facts(DeviceIndex(1)).is_none(), "it is gone");

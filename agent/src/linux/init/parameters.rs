@@ -1,8 +1,8 @@
 //! What the kernel's command line says to an agent that is init.
 //!
-//! Words of /proc/cmdline, then those of /e2wire/cmdline, which was packed
-//! with the agent and has the last word. What cannot be understood is
-//! ignored: an agent that does not come up helps nobody.
+//! Words of /e2wire/cmdline, which was packed with the agent, then those of
+//! /proc/cmdline: who boots the machine has the last word. What cannot be
+//! understood is ignored: an agent that does not come up helps nobody.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -43,6 +43,8 @@ pub(crate) struct Address {
 pub(crate) struct Parameters {
     /// `e2wire.insecure`: serve whoever comes.
     pub(crate) insecure: bool,
+    /// `e2wire.rw`: let hosts write.
+    pub(crate) rw: bool,
     /// `e2wire.quiet=0` leaves the kernel's messages on the console.
     pub(crate) quiet: bool,
     /// `e2wire.port=NAME[,BAUD]`: only these serial ports.
@@ -73,6 +75,7 @@ impl Parameters {
     pub(crate) const fn new() -> Self {
         Self {
             insecure: false,
+            rw: false,
             quiet: true,
             ports: Vec::new(),
             consoles: Vec::new(),
@@ -84,6 +87,20 @@ impl Parameters {
             modules: true,
             panic_seconds: PANIC_SECONDS,
         }
+    }
+
+    /// What was packed with the agent, overridden by what the kernel was
+    /// booted with.
+    pub(crate) fn from_lines(packed: &[u8], kernel: &[u8]) -> Self {
+        let mut parameters = Self::new();
+        parameters.read(packed);
+        // Lists grow, and the kernel's ports take the place of the others.
+        let before = core::mem::take(&mut parameters.ports);
+        parameters.read(kernel);
+        if parameters.ports.is_empty() {
+            parameters.ports = before;
+        }
+        parameters
     }
 
     /// Takes in the words of a command line.
@@ -103,6 +120,7 @@ impl Parameters {
         };
         match name {
             b"e2wire.insecure" => self.insecure = value != b"0",
+            b"e2wire.rw" => self.rw = value != b"0",
             b"e2wire.quiet" => self.quiet = value != b"0",
             b"e2wire.port" => {
                 if let Some(port) = options::serial(value) {
@@ -247,6 +265,25 @@ mod tests {
     }
 
     #[test]
+    fn the_kernels_command_line_overrides_what_was_packed() {
+        let packed = b"e2wire.insecure e2wire.rw e2wire.listen=7220 ip=dhcp \
+            e2wire.port=ttyS0";
+        let found = Parameters::from_lines(
+            packed,
+            b"console=ttyS1 e2wire.rw=0 ip=off e2wire.port=ttyS2",
+        );
+        assert!(found.insecure && !found.rw);
+        assert_eq!((found.net, found.ports.len()), (Net::Off, 1));
+        assert_eq!(found.ports.first(), options::serial(b"ttyS2").as_ref());
+        assert_eq!(found.listen, Some("0.0.0.0:7220".parse().unwrap()));
+        let found = Parameters::from_lines(packed, b"quiet");
+        assert!(found.insecure && found.rw && found.net == Net::Dhcp);
+        assert_eq!(found.ports.len(), 1);
+        let closed = Parameters::from_lines(packed, b"e2wire.insecure=0");
+        assert!(!closed.insecure);
+    }
+
+    #[test]
     fn ports_and_consoles_keep_their_speeds() {
         let found = read(
             "console=tty0 console=ttyS1,57600n8 e2wire.port=ttyS2,9600 \
@@ -264,8 +301,9 @@ mod tests {
         let found = read(
             "e2wire.insecure e2wire.listen=7221 e2wire.idle-reboot=30m \
              e2wire.connect=10.0.2.2 panic=5 e2wire.modules=none e2wire.x=y \
-             e2wire.quiet=0\n",
+             e2wire.quiet=0 e2wire.rw\n",
         );
+        assert!(found.rw && !read("e2wire.rw e2wire.rw=0").rw);
         assert!(found.insecure && !found.modules && !found.quiet);
         assert_eq!(found.listen, Some("0.0.0.0:7221".parse().unwrap()));
         assert_eq!(found.connect, Some("10.0.2.2:7220".parse().unwrap()));
@@ -275,6 +313,6 @@ mod tests {
         assert_eq!(odd.panic_seconds, 60);
         assert_eq!(odd.listen, None);
         assert_eq!(odd.idle_reboot_seconds, None);
-        assert!(!odd.insecure && odd.modules && odd.quiet);
+        assert!(!odd.insecure && !odd.rw && odd.modules && odd.quiet);
     }
 }

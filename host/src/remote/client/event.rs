@@ -1,7 +1,9 @@
 //! What a client tells whoever drives it.
 
-use e2wire_protocol::chunk::Ranges;
-use e2wire_protocol::digest::{BootId, BuildId, DeviceId};
+use e2wire_protocol::chunk::{Ranges, SectorRange};
+use e2wire_protocol::digest::{
+    BootId, BuildId, DeviceId, RangeDigest, ShortDigest,
+};
 use e2wire_protocol::message::{
     AgentLimits, Busy, DeviceFlags, DeviceKind, DeviceReply, Failure,
     HelloReply, LogPiece, Rights,
@@ -30,10 +32,32 @@ pub enum Event {
     Log(Ticket, LogPiece, Vec<u8>),
     /// What was asked for is done; a list is complete.
     Done(Ticket),
+    /// What came of a write.
+    Wrote(Ticket, Wrote),
     /// What was asked for was refused or failed.
     Failed(Ticket, Trouble),
     /// The agent waits for a disk.
     Busy(Busy),
+}
+
+/// What came of a write.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Wrote {
+    /// It was written and read back.
+    Written,
+    /// It was there already.
+    AlreadyThere,
+    /// Something else lies there; nothing was written.
+    Conflict {
+        /// Where.
+        range: SectorRange,
+        /// The digest of what lies there; zeros when some of it cannot be
+        /// read.
+        now: RangeDigest,
+        /// The short digest of every sector, zeros for one that cannot be
+        /// read.
+        sectors: Vec<ShortDigest>,
+    },
 }
 
 /// Blocks that were wanted.

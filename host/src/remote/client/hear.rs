@@ -1,6 +1,7 @@
 //! What a client makes of what arrives.
 
 use e2wire_protocol::chunk::Layout;
+use e2wire_protocol::digest::ShortDigest;
 use e2wire_protocol::frame::{Event as Found, Kind};
 use e2wire_protocol::message::{
     Failure, Fragment, HelloReply, LogPiece, Reply, ReplyBody, RequestBody,
@@ -12,7 +13,7 @@ use super::chunk::Taken;
 use super::speak::plain_bytes;
 use super::{
     AgentFacts, Client, DeviceRecord, Event, Fetched, Owner, Phase, Ticket,
-    Trouble,
+    Trouble, Wrote,
 };
 use crate::remote::moment::Moment;
 
@@ -117,6 +118,24 @@ impl Client {
                 }
             }
             ReplyBody::Log(piece) => self.log(reply.answers, piece, tail),
+            ReplyBody::Written => {
+                self.wrote(reply.answers, Wrote::Written);
+            }
+            ReplyBody::AlreadyThere => {
+                self.wrote(reply.answers, Wrote::AlreadyThere);
+            }
+            ReplyBody::Conflict(conflict) => {
+                let sectors = tail.as_chunks::<16>().0;
+                let sectors = sectors.iter().map(|it| ShortDigest(*it));
+                self.wrote(
+                    reply.answers,
+                    Wrote::Conflict {
+                        range: conflict.range,
+                        now: conflict.now,
+                        sectors: sectors.collect(),
+                    },
+                );
+            }
             ReplyBody::Failed(failure) => {
                 self.failed(now, reply.answers, failure);
             }
@@ -258,6 +277,13 @@ impl Client {
                 self.asks.remove(&ticket);
                 self.events.push_back(Event::Done(ticket));
             }
+        }
+    }
+
+    fn wrote(&mut self, answers: u32, wrote: Wrote) {
+        if let Some(ticket) = self.ask_of(answers) {
+            self.asks.remove(&ticket);
+            self.events.push_back(Event::Wrote(ticket, wrote));
         }
     }
 

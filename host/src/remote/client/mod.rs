@@ -31,7 +31,9 @@ use e2wire_protocol::digest::{BootId, DeviceId, SessionId};
 use e2wire_protocol::frame::Decoder;
 use e2wire_protocol::message::{Fetch, RequestBody, Task};
 
-pub use event::{AgentFacts, DeviceRecord, Event, Fetched, Ticket, Trouble};
+pub use event::{
+    AgentFacts, DeviceRecord, Event, Fetched, Ticket, Trouble, Wrote,
+};
 
 use crate::remote::moment::Moment;
 use crate::remote::port::Nature;
