@@ -36,6 +36,7 @@ pub const TOOLS: &[Tool] = &[
     tool("setpriv", "util-linux"),
     tool("busybox", "busybox-static"),
     tool("cpio", "cpio"),
+    tool("stty", "coreutils"),
     tool("sh", "dash"),
     tool("mkswap", "util-linux"),
     tool("sfdisk", "fdisk"),

@@ -71,7 +71,11 @@ pub struct Globals {
     )]
     pub connect_timeout: Option<Duration>,
 
-    /// How long an agent that has answered may be away [default: 60s]
+    /// How long to wait for an agent that is not there yet, or is away
+    ///
+    /// When it is given, a port that does not open is tried again until then,
+    /// and silence is no error before. An agent that has answered may be away
+    /// for 60 s without it.
     #[arg(
         long,
         global = true,
@@ -136,6 +140,41 @@ pub enum Verb {
     /// what to do.
     #[command(after_long_help = examples::of("probe"))]
     Probe,
+    /// Join this terminal with the other end of a line
+    ///
+    /// Shows what is said there, by a kernel, a boot loader or a login prompt,
+    /// and sends what is typed; no agent is needed. The escape key and then a
+    /// dot end it, and with a question mark it tells what else it can do.
+    /// Without a terminal it sends its standard input and goes on showing
+    /// until the line ends or `--deadline` has come.
+    ///
+    /// An agent's own words are left out. On a port that leads to nothing but
+    /// an agent (`listen:`, `pipe:`) it shows what the machine's kernel logs.
+    #[command(after_long_help = examples::of("console"))]
+    Console {
+        /// The key that commands begin with
+        #[arg(
+            long,
+            value_name = "KEY",
+            default_value = "^]",
+            value_parser = values::control_key
+        )]
+        escape: u8,
+
+        /// Ask the agent for what the kernel logs, instead of the line
+        #[arg(long)]
+        kernel_log: bool,
+    },
+    /// Restart the machine at the other end of a line
+    ///
+    /// Only an agent that the machine has booted into can do that; on a
+    /// machine that runs a system, restart it there.
+    #[command(after_long_help = examples::of("reboot"))]
+    Reboot {
+        /// Switch it off instead
+        #[arg(long)]
+        poweroff: bool,
+    },
     /// Say what an image would cost, and what is damaged
     ///
     /// Walks the filesystem as `image` would and writes nothing.

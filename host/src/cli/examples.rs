@@ -41,6 +41,21 @@ pub(super) const EXAMPLES: &[Example] = &[
         "e2wire -t serial:/dev/ttyUSB0 probe",
     ),
     example(
+        "console",
+        "See what the machine says, and talk to its boot loader",
+        "e2wire -t serial:/dev/ttyUSB0 console",
+    ),
+    example(
+        "console",
+        "For a script: all that the machine says within ten minutes",
+        "e2wire -t serial:/dev/ttyUSB0 --deadline 10m console > boot.log",
+    ),
+    example(
+        "reboot",
+        "Leave the rescue: start the machine's own system again",
+        "e2wire -t serial:/dev/ttyUSB0 reboot",
+    ),
+    example(
         "plan",
         "A device by what does not change when disks change their names",
         "e2wire plan UUID=0a1b2c3d-0001-0002-0003-0123456789ab",

@@ -10,8 +10,10 @@ use crate::cli::args::{
     Args, ConvertArgs, ImageArgs, OutputArgs, PlanArgs, SelectionArgs, Verb,
 };
 use crate::cli::speaker::{Manner, Stream};
+use crate::commands::console::ConsoleRequest;
 use crate::commands::ls::LsRequest;
 use crate::commands::plan::PlanRequest;
+use crate::commands::power::PowerRequest;
 use crate::commands::reach::Reach;
 use crate::commands::{ConvertRequest, ImageRequest, Output, VerifyRequest};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +41,10 @@ pub enum Task {
     Ls(LsRequest),
     /// Say who answers at the other end of a line.
     Probe,
+    /// Join this terminal with the other end of a line.
+    Console(ConsoleRequest),
+    /// Restart the machine at the other end, or switch it off.
+    Power(PowerRequest),
     /// Say what an image would cost.
     Plan(PlanRequest),
     /// Save metadata in an image.
@@ -65,6 +71,8 @@ impl Task {
         match self {
             Self::Ls(_) => "ls",
             Self::Probe => "probe",
+            Self::Console(_) => "console",
+            Self::Power(_) => "reboot",
             Self::Plan(_) => "plan",
             Self::Image(_) => "image",
             Self::Verify(_) => "verify",
@@ -82,6 +90,8 @@ impl Task {
             Self::Image(request) => vec![&mut request.device],
             Self::Verify(request) => request.against.iter_mut().collect(),
             Self::Probe
+            | Self::Console(_)
+            | Self::Power(_)
             | Self::Convert(_)
             | Self::Completions(_)
             | Self::Man { .. } => Vec::new(),
@@ -115,6 +125,10 @@ pub fn from_args(args: Args) -> Result<Job> {
     let task = match verb {
         Verb::Ls { devices } => Task::Ls(LsRequest { devices }),
         Verb::Probe => Task::Probe,
+        Verb::Console { escape, kernel_log } => {
+            Task::Console(ConsoleRequest { escape, kernel_log })
+        }
+        Verb::Reboot { poweroff } => Task::Power(PowerRequest { poweroff }),
         Verb::Plan(args) => Task::Plan(plan(args, &target)?),
         Verb::Image(args) => Task::Image(image(args, &target)?),
         Verb::Verify(args) => Task::Verify(VerifyRequest {
@@ -131,6 +145,7 @@ pub fn from_args(args: Args) -> Result<Job> {
         patience: Patience {
             connect: globals.connect_timeout.unwrap_or(defaults.connect),
             wait: globals.wait.unwrap_or(defaults.wait),
+            appear: globals.wait,
             deadline: globals.deadline,
         },
     };

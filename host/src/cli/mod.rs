@@ -14,6 +14,7 @@ mod listing;
 mod manual;
 mod progress;
 mod speaker;
+mod terminal;
 mod values;
 
 use std::ffi::OsString;
@@ -112,6 +113,15 @@ fn work(job: &Job, speaker: &Speaker, stop: &Stop) -> Result<Report> {
         }
         Task::Probe => {
             commands::probe(&job.reach, speaker.observer().as_ref(), stop)
+        }
+        Task::Console(request) => {
+            let observer = speaker.observer();
+            let mut desk = terminal::desk(&job.manner, observer.as_ref());
+            commands::console(request, &job.reach, desk.as_mut(), stop)
+        }
+        Task::Power(request) => {
+            let observer = speaker.observer();
+            commands::power(request, &job.reach, observer.as_ref(), stop)
         }
         Task::Completions(shell) => manual::completions(*shell, speaker),
         Task::Man { page, into } => {

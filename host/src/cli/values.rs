@@ -58,6 +58,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "is too long".to_owned())
 }
 
+/// A key that is typed with Ctrl, as `^]`.
+pub(super) fn control_key(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        // ASCII: Ctrl takes the two high bits away.
+        [b'^', key @ (b'@'..=b'_' | b'a'..=b'z')] => Ok(key & 0x1f),
+        _ => Err("expected a key with Ctrl, as ^] or ^A".to_owned()),
+    }
+}
+
 /// A place on a device.
 pub(super) fn offset(text: &str) -> Result<ByteOffset, String> {
     bytes(text).map(ByteOffset)

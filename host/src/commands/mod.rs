@@ -6,11 +6,13 @@
 //! arguments or prints.
 
 pub mod capture;
+pub mod console;
 pub mod convert;
 mod destination;
 pub mod image;
 pub mod ls;
 pub mod plan;
+pub mod power;
 mod probe;
 pub mod reach;
 pub mod report;
@@ -18,8 +20,10 @@ pub mod request;
 pub mod selector;
 pub mod verify;
 
+pub use console::console;
 pub use convert::convert;
 pub use image::image;
+pub use power::power;
 pub use probe::probe;
 pub use report::{Outcome, Report};
 pub use request::{ConvertRequest, ImageRequest, Output, VerifyRequest};

@@ -39,23 +39,13 @@ pub fn probe(reach: &Reach, _: &dyn Observer, stop: &Stop) -> Result<Report> {
     } else {
         "read only"
     };
-    let machine: Vec<&str> =
-        [&agent.vendor, &agent.product, &agent.serial, &agent.host]
-            .into_iter()
-            .map(String::as_str)
-            .filter(|text| !text.is_empty())
-            .collect();
     let round_trip = session.client().round_trip();
     Ok(Report::new(Outcome::Done)
         .line(format!(
             "Agent {} on {} of {}, {rights}, up for {}.",
             agent.version,
             agent.port,
-            if machine.is_empty() {
-                "an unnamed machine".to_owned()
-            } else {
-                machine.join(" ")
-            },
+            agent.machine_name(),
             text::duration(agent.uptime_millis / 1000)
         ))
         .line(format!(

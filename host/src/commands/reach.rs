@@ -151,7 +151,7 @@ pub fn connect<'w>(
     stop: &Stop,
 ) -> Result<Shared<'w>> {
     let mut session = session(reach, stop)?;
-    let mut lines = Vec::new();
+    let mut lines = ConsoleLines::default();
     session.watch(Box::new(move |news| tell(&news, &mut lines, observer)));
     session.connect()?;
     Ok(Arc::new(Mutex::new(session)))
@@ -177,25 +177,41 @@ pub fn session<'w>(reach: &Reach, stop: &Stop) -> Result<Session<'w>> {
 /// The longest line of console text that is shown in one piece.
 const CONSOLE_LINE_MAX: usize = 400;
 
-fn tell(news: &News<'_>, line: &mut Vec<u8>, observer: &dyn Observer) {
+/// Makes lines of console text that comes in pieces.
+#[derive(Debug, Default)]
+pub struct ConsoleLines {
+    line: Vec<u8>,
+}
+
+impl ConsoleLines {
+    /// Tells `observer` every line that is whole now, and readable.
+    pub fn take(&mut self, text: &[u8], observer: &dyn Observer) {
+        for &byte in text {
+            if byte != b'\n' && self.line.len() < CONSOLE_LINE_MAX {
+                self.line.push(byte);
+            } else {
+                self.end(observer);
+            }
+        }
+    }
+
+    /// The line ends here, wherever it was.
+    pub fn end(&mut self, observer: &dyn Observer) {
+        let text = String::from_utf8_lossy(&self.line);
+        let text = text.trim_end();
+        if text::is_readable(text) {
+            observer.event(&Event::Console(text));
+        }
+        self.line.clear();
+    }
+}
+
+fn tell(news: &News<'_>, lines: &mut ConsoleLines, observer: &dyn Observer) {
     let warn = |code, message| {
         observer.event(&Event::Warning { code, message });
     };
     match news {
-        News::Text(text) => {
-            for &byte in *text {
-                if byte != b'\n' && line.len() < CONSOLE_LINE_MAX {
-                    line.push(byte);
-                    continue;
-                }
-                let text = String::from_utf8_lossy(line);
-                let text = text.trim_end();
-                if text::is_readable(text) {
-                    observer.event(&Event::Console(text));
-                }
-                line.clear();
-            }
-        }
+        News::Text(text) => lines.take(text, observer),
         News::Up(_) => {}
         News::Silent => warn(
             "link_silent",
@@ -204,6 +220,17 @@ fn tell(news: &News<'_>, line: &mut Vec<u8>, observer: &dyn Observer) {
         News::Closed(why) => warn(
             "link_closed",
             format!("the line ended ({why}); opening it again"),
+        ),
+        News::NotYet(error) => {
+            warn("link_waiting", format!("{error}; trying again"));
+        }
+        News::Stranger(agent) => warn(
+            "other_machine",
+            format!(
+                "another machine answers ({}) and is sent away; waiting for \
+                 the one this job began with",
+                agent.machine_name()
+            ),
         ),
         News::Busy(busy) => {
             if busy.waiting_millis >= 2000 {

@@ -57,6 +57,14 @@ pub trait Line: Send {
     /// Queues `bytes` to be sent.
     fn send(&mut self, bytes: &[u8]);
 
+    /// Holds the line in the break condition for a moment, which kernels and
+    /// boot loaders take as a wish to be talked to.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] on a line that has none.
+    fn send_break(&mut self) -> Result<()>;
+
     /// How many queued bytes have not been sent yet.
     fn unsent(&self) -> usize;
 
@@ -136,10 +144,10 @@ impl PortLine {
     /// Ends the connection, if there is one; tells what its program said.
     fn hang_up(&mut self) -> Option<String> {
         self.closed = None;
-        let Connection { outgoing, mut keeper, over, threads } =
+        let Connection { outgoing, mut keeper, over, threads, breaker } =
             self.connection.take()?;
         outgoing.close();
-        drop(over);
+        drop((over, breaker));
         // The lock of a port goes with the threads' descriptors, so they must
         // be gone before it is opened again. A reader may wait for room.
         while !threads.iter().all(JoinHandle::is_finished) {
@@ -173,6 +181,22 @@ impl Line for PortLine {
         if let Some(connection) = &self.connection {
             connection.outgoing.push(bytes);
         }
+    }
+
+    fn send_break(&mut self) -> Result<()> {
+        let terminal = self.connection.as_ref().and_then(|c| {
+            self.port.nature().baud?;
+            c.breaker.as_ref()
+        });
+        let Some(terminal) = terminal else {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "only a serial port of this machine can send a break",
+            ));
+        };
+        rustix::termios::tcsendbreak(terminal).map_err(|error| {
+            Error::io("cannot send a break", io::Error::from(error))
+        })
     }
 
     fn unsent(&self) -> usize {
@@ -272,6 +296,8 @@ struct Connection {
     /// Ends the threads' waits when it is dropped.
     over: PipeWriter,
     threads: [JoinHandle<()>; 2],
+    /// What a break is sent through.
+    breaker: Option<OwnedFd>,
 }
 
 impl Connection {
@@ -289,6 +315,7 @@ impl Connection {
         let outgoing = Arc::new(Outgoing::default());
         let queue = Arc::clone(&outgoing);
         let (input, output, keeper) = wire.into_parts();
+        let breaker = output.try_clone().ok();
         let ended = events.clone();
         let reader = thread::Builder::new()
             .name("line reader".into())
@@ -305,7 +332,7 @@ impl Connection {
                 }
             })
             .map_err(failed)?;
-        Ok(Self { outgoing, keeper, over, threads: [reader, writer] })
+        Ok(Self { outgoing, keeper, over, threads: [reader, writer], breaker })
     }
 }
 

@@ -1,39 +1,32 @@
 //! A session with an agent: the one door to everything that is asked of it.
 //!
 //! Joins a [`Line`] with a [`Client`] and waits where a caller wants an
-//! answer. All verbs, and later sealing, pass here.
+//! answer. All verbs, and later sealing, pass here. What can be asked for is
+//! in `requests`.
+
+mod requests;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use e2wire_protocol::chunk::SectorRange;
-use e2wire_protocol::digest::{DeviceId, RangeDigest};
-use e2wire_protocol::message::{
-    Busy, DigestForm, DigestUnits, DrainLog, Failure, Find, ListDevices,
-    LogPiece, LogStream, PowerAction, RequestBody, SameUnits, Task,
-};
+use e2wire_protocol::digest::DeviceId;
+use e2wire_protocol::message::Busy;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::remote::client::{
-    AgentFacts, Client, Counters, DeviceRecord, Event, Fetched, Ticket, Trouble,
-};
+use crate::remote::client::{AgentFacts, Client, Counters, Event, Fetched};
 use crate::remote::line::{Line, Received};
 use crate::remote::moment::Moment;
 use crate::source::Priority;
 use crate::stop::Stop;
 use crate::units::ByteRange;
 
+pub use requests::trouble_error;
+
 /// The wish to stop is looked at so often.
 const TICK: Duration = Duration::from_millis(200);
 
 /// Requests wait here, not in a line's queue, once so much waits there.
 const UNSENT_MAX: usize = 8 * 1024;
-
-/// Devices asked for in one request.
-const DEVICES_PAGE: u16 = 16;
-
-/// The most devices that are taken from an agent.
-const DEVICES_MAX: usize = 4096;
 
 /// So much of what was seen on a line is kept to tell what is there.
 const SEEN_BYTES_MAX: usize = 8 * 1024;
@@ -43,8 +36,11 @@ const SEEN_BYTES_MAX: usize = 8 * 1024;
 pub struct Patience {
     /// For the port to open and the agent to answer (`--connect-timeout`).
     pub connect: Duration,
-    /// For an agent that is not there yet, or was and is silent (`--wait`).
+    /// For an agent that was there and is silent (`--wait`).
     pub wait: Duration,
+    /// For an agent that is not there yet (`--wait`, when it is given):
+    /// until then a port that does not open is tried again.
+    pub appear: Option<Duration>,
     /// For the whole job (`--deadline`).
     pub deadline: Option<Duration>,
 }
@@ -54,8 +50,16 @@ impl Default for Patience {
         Self {
             connect: Duration::from_secs(10),
             wait: Duration::from_secs(60),
+            appear: None,
             deadline: None,
         }
+    }
+}
+
+impl Patience {
+    /// For the first answer.
+    fn first(&self) -> Duration {
+        self.appear.map_or(self.connect, |appear| appear.max(self.connect))
     }
 }
 
@@ -70,6 +74,10 @@ pub enum News<'a> {
     Silent,
     /// The line ended, why, and is opened again.
     Closed(&'a str),
+    /// The line does not open yet, and is tried again.
+    NotYet(&'a Error),
+    /// Another machine than before answered, and was sent away.
+    Stranger(&'a AgentFacts),
     /// A disk keeps the agent waiting.
     Busy(&'a Busy),
 }
@@ -167,7 +175,7 @@ impl<'w> Session<'w> {
     /// time; [`ErrorKind::Protocol`] when who answers speaks no version of
     /// ours; [`ErrorKind::Interrupted`] when asked to stop.
     pub fn connect(&mut self) -> Result<AgentFacts> {
-        let give_up = self.line.now().after(self.patience.connect);
+        let give_up = self.line.now().after(self.patience.first());
         self.open_line(give_up)?;
         while !self.client.is_up() {
             if self.line.now() >= give_up {
@@ -185,47 +193,15 @@ impl<'w> Session<'w> {
     }
 
     fn nobody(&self) -> Error {
-        let seconds = self.patience.connect.as_secs_f64();
+        let seconds = self.patience.first().as_secs_f64();
         Error::new(
             ErrorKind::NoLink,
             format!(
-                "no agent answers at {} (waited {seconds:.0} s)",
+                "no agent answers at {} (waited {seconds} s)",
                 self.line.name()
             ),
         )
         .hint("`e2wire probe` tells what is at the other end")
-    }
-
-    /// Lists the devices of the agent's machine.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::fetched`], or what the agent answers.
-    pub fn devices(&mut self, rescan: bool) -> Result<Vec<DeviceRecord>> {
-        let mut devices: Vec<DeviceRecord> = Vec::new();
-        let mut first = 0;
-        loop {
-            let list = ListDevices {
-                rescan: rescan && first == 0,
-                first,
-                count: DEVICES_PAGE,
-            };
-            let ticket = self.client.ask(RequestBody::Devices(list));
-            let before = devices.len();
-            loop {
-                match self.answer(ticket)? {
-                    Event::Device(_, device) => devices.push(*device),
-                    Event::Done(_) => break,
-                    _ => return Err(self.strange("a list of devices")),
-                }
-            }
-            first = first.saturating_add(DEVICES_PAGE);
-            let whole = devices.len() - before == usize::from(DEVICES_PAGE);
-            if !whole || devices.len() >= DEVICES_MAX {
-                devices.sort_by_key(|device| device.index);
-                return Ok(devices);
-            }
-        }
     }
 
     /// Has ranges of a device read; whole logical sectors.
@@ -262,177 +238,6 @@ impl<'w> Session<'w> {
     /// As [`Self::fetched`].
     pub fn idle(&mut self, until: Moment) -> Result<()> {
         self.step(until)
-    }
-
-    /// The digests of all units of a range; the last may be shorter. A unit
-    /// that could not be read has the digest that stands for that.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::fetched`], or what the agent answers.
-    pub fn digest(
-        &mut self,
-        device: DeviceId,
-        range: SectorRange,
-        unit_sectors: u32,
-    ) -> Result<Vec<RangeDigest>> {
-        let form = DigestForm::Range;
-        let task = Task::Digest(DigestUnits { range, unit_sectors, form });
-        let body = self.body(device, task)?;
-        let units = range.count().div_ceil(unit_sectors.max(1));
-        let (digests, rest) = body.as_chunks::<32>();
-        if !rest.is_empty() || digests.len() as u64 != u64::from(units) {
-            return Err(self.strange("digests"));
-        }
-        Ok(digests.iter().map(|digest| RangeDigest(*digest)).collect())
-    }
-
-    /// The digests of ranges of at most 1 GiB, each as a whole.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::fetched`], or what the agent answers.
-    pub fn digests(
-        &mut self,
-        device: DeviceId,
-        ranges: &[SectorRange],
-    ) -> Result<Vec<RangeDigest>> {
-        let form = DigestForm::Range;
-        let tickets: Vec<Ticket> = ranges
-            .iter()
-            .map(|&range| {
-                let unit_sectors = range.count();
-                let digest = DigestUnits { range, unit_sectors, form };
-                self.client.fetch(device, Task::Digest(digest))
-            })
-            .collect();
-        let mut digests = Vec::with_capacity(ranges.len());
-        for ticket in tickets {
-            let Event::Body(_, body) = self.answer(ticket)? else {
-                return Err(self.strange("a digest"));
-            };
-            let Ok(digest) = <[u8; 32]>::try_from(body.as_slice()) else {
-                return Err(self.strange("a digest"));
-            };
-            digests.push(RangeDigest(digest));
-        }
-        Ok(digests)
-    }
-
-    /// Which units of pairs of ranges are equal: two bits a unit, see
-    /// [`SameUnits`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::fetched`], or what the agent answers.
-    pub fn same(
-        &mut self,
-        device: DeviceId,
-        same: SameUnits,
-    ) -> Result<Vec<u8>> {
-        self.body(device, Task::Same(same))
-    }
-
-    /// Where a range holds a pattern, as
-    /// [`Matches`](e2wire_protocol::message::Matches) reads it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::fetched`], or what the agent answers.
-    pub fn find(&mut self, device: DeviceId, find: Find) -> Result<Vec<u8>> {
-        self.body(device, Task::Find(find))
-    }
-
-    /// Makes what was written to a device safe.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::fetched`], or what the agent answers.
-    pub fn flush(&mut self, device: DeviceId) -> Result<()> {
-        self.done(RequestBody::Flush(device))
-    }
-
-    /// Restarts the machine or switches it off.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::fetched`], or what the agent answers.
-    pub fn power(&mut self, action: PowerAction) -> Result<()> {
-        self.done(RequestBody::Power(action))
-    }
-
-    /// What a log holds from a position on, after waiting for it for
-    /// `wait_millis` when there is nothing yet.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::fetched`], or what the agent answers.
-    pub fn log(
-        &mut self,
-        stream: LogStream,
-        from: u64,
-        wait_millis: u32,
-    ) -> Result<(LogPiece, Vec<u8>)> {
-        let drain = DrainLog { stream, from, bytes: 4096, wait_millis };
-        let ticket = self.client.ask(RequestBody::Log(drain));
-        match self.answer(ticket)? {
-            Event::Log(_, piece, bytes) => Ok((piece, bytes)),
-            _ => Err(self.strange("a log")),
-        }
-    }
-
-    fn body(&mut self, device: DeviceId, task: Task) -> Result<Vec<u8>> {
-        let ticket = self.client.fetch(device, task);
-        match self.answer(ticket)? {
-            Event::Body(_, body) => Ok(body),
-            _ => Err(self.strange("a result")),
-        }
-    }
-
-    fn done(&mut self, body: RequestBody) -> Result<()> {
-        let ticket = self.client.ask(body);
-        match self.answer(ticket)? {
-            Event::Done(_) => Ok(()),
-            _ => Err(self.strange("an acknowledgement")),
-        }
-    }
-
-    fn strange(&self, expected: &str) -> Error {
-        Error::new(
-            ErrorKind::Protocol,
-            format!(
-                "the agent at {} answered something else than {expected}",
-                self.line.name()
-            ),
-        )
-    }
-
-    /// Waits for the next event of `ticket`.
-    fn answer(&mut self, ticket: Ticket) -> Result<Event> {
-        loop {
-            let of_ticket = |event: &Event| match event {
-                Event::Body(this, ..)
-                | Event::Device(this, _)
-                | Event::Log(this, ..)
-                | Event::Done(this)
-                | Event::Wrote(this, _)
-                | Event::Failed(this, _) => *this == ticket,
-                _ => false,
-            };
-            if let Some(place) = self.answers.iter().position(of_ticket) {
-                return match self.answers.remove(place) {
-                    Some(Event::Failed(_, trouble)) => {
-                        Err(trouble_error(trouble, &self.line.name()))
-                    }
-                    Some(event) => Ok(event),
-                    None => Err(self.strange("that")),
-                };
-            }
-            if let Err(error) = self.step(Moment::NEVER) {
-                self.client.forget(ticket);
-                return Err(error);
-            }
-        }
     }
 
     /// Sends what is to be sent, waits for bytes until `until` at most, and
@@ -482,11 +287,7 @@ impl<'w> Session<'w> {
     fn take_events(&mut self) -> Result<()> {
         while let Some(event) = self.client.poll_event() {
             match event {
-                Event::Up(facts) => {
-                    self.silent_since = None;
-                    (self.watch)(News::Up(&facts));
-                    self.agent = Some(*facts);
-                }
+                Event::Up(facts) => self.up(*facts)?,
                 Event::Silent => {
                     self.silent_since = Some(self.line.now());
                     (self.watch)(News::Silent);
@@ -509,17 +310,42 @@ impl<'w> Session<'w> {
         Ok(())
     }
 
+    /// An agent answers. On a job's way another machine's disk must never
+    /// take the place of the one that it began with.
+    fn up(&mut self, facts: AgentFacts) -> Result<()> {
+        let expected =
+            self.agent.as_ref().is_none_or(|a| a.may_be_same_machine(&facts));
+        if expected {
+            if facts.new_boot && self.agent.is_some() {
+                self.client.machine_has_restarted();
+            }
+            self.silent_since = None;
+            (self.watch)(News::Up(&facts));
+            self.agent = Some(facts);
+            return Ok(());
+        }
+        (self.watch)(News::Stranger(&facts));
+        if self.line.nature().listens {
+            return self.reopen("it came from another machine");
+        }
+        Err(Error::new(
+            ErrorKind::Interrupted,
+            format!(
+                "another machine answers at {} now: {}",
+                self.line.name(),
+                facts.machine_name()
+            ),
+        )
+        .intact("nothing was taken from it; what has arrived is kept")
+        .hint("lead the line to the first machine again, or begin anew"))
+    }
+
     fn check_deadline(&self, now: Moment) -> Result<()> {
         let Some(deadline) = self.patience.deadline else { return Ok(()) };
         if now.since_start() < deadline {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Interrupted,
-            format!("not done after {} s", deadline.as_secs_f64()),
-        )
-        .intact("what has arrived is kept")
-        .hint("the same command goes on from here"))
+        Err(not_in_time(deadline))
     }
 
     /// Gives up once the agent has been silent for too long.
@@ -546,7 +372,9 @@ impl<'w> Session<'w> {
         self.client.line_closed();
         (self.watch)(News::Closed(why));
         let was_up = self.agent.is_some();
-        if !was_up && !self.line.nature().listens {
+        let waits =
+            self.line.nature().listens || self.patience.appear.is_some();
+        if !was_up && !waits {
             return Err(Error::new(
                 ErrorKind::NoLink,
                 format!("{} ended: {why}", self.line.name()),
@@ -558,7 +386,7 @@ impl<'w> Session<'w> {
             let since = *self.silent_since.get_or_insert(self.line.now());
             (since, self.patience.wait)
         } else {
-            (Moment::START, self.patience.connect)
+            (Moment::START, self.patience.first())
         };
         self.open_line(from.after(wait)).map_err(|error| {
             if was_up && error.kind() == ErrorKind::NoLink {
@@ -577,11 +405,15 @@ impl<'w> Session<'w> {
     /// Opens the line, trying until `give_up`.
     fn open_line(&mut self, give_up: Moment) -> Result<()> {
         let mut pause = Duration::from_millis(100);
+        let mut told = false;
         loop {
             self.stop.check()?;
             let now = self.line.now();
             self.check_deadline(now)?;
-            let left = give_up.since(now);
+            let mut left = give_up.since(now);
+            if let Some(deadline) = self.patience.deadline {
+                left = left.min(deadline.saturating_sub(now.since_start()));
+            }
             match self.line.open(left, &self.stop) {
                 Ok(()) => {
                     self.client.line_opened(self.line.now());
@@ -590,11 +422,18 @@ impl<'w> Session<'w> {
                 Err(error) if error.kind() != ErrorKind::NoLink => {
                     return Err(error);
                 }
-                Err(error) if self.agent.is_none() => return Err(error),
-                Err(error) if self.line.now().after(pause) >= give_up => {
-                    return Err(error);
+                Err(error) => {
+                    self.check_deadline(self.line.now())?;
+                    let again =
+                        self.agent.is_some() || self.patience.appear.is_some();
+                    if !again || self.line.now().after(pause) >= give_up {
+                        return Err(error);
+                    }
+                    if !told && self.agent.is_none() {
+                        (self.watch)(News::NotYet(&error));
+                        told = true;
+                    }
                 }
-                Err(_) => {}
             }
             self.line.pause(pause);
             pause = (pause * 2).min(Duration::from_secs(2));
@@ -602,29 +441,12 @@ impl<'w> Session<'w> {
     }
 }
 
-/// What the agent answered, as an error.
-#[must_use]
-pub fn trouble_error(trouble: Trouble, line: &str) -> Error {
-    let failure = match trouble {
-        Trouble::Refused(failure) => failure,
-        Trouble::Nonsense => {
-            return Error::new(
-                ErrorKind::Protocol,
-                format!(
-                    "what the agent at {line} sends does not prove right, \
-                     again and again"
-                ),
-            )
-            .hint("is something rewriting the bytes on the way?");
-        }
-    };
-    let kind = match failure {
-        Failure::Rights(_) => ErrorKind::NotAuthorised,
-        Failure::NoDevice | Failure::Open(_) | Failure::Device(_) => {
-            ErrorKind::NoFilesystem
-        }
-        Failure::Unsupported => ErrorKind::Refused,
-        _ => ErrorKind::Protocol,
-    };
-    Error::new(kind, format!("the agent at {line} answers: {failure}"))
+/// The job took longer than it was given.
+pub(crate) fn not_in_time(deadline: Duration) -> Error {
+    Error::new(
+        ErrorKind::Interrupted,
+        format!("not done after {} s", deadline.as_secs_f64()),
+    )
+    .intact("what has arrived is kept")
+    .hint("the same command goes on from here")
 }

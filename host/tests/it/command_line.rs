@@ -28,6 +28,9 @@ fn exit_codes_are_what_the_contract_says() {
         (2, &["-t", "gopher:h", "ls"]),
         (2, &["-t", "tcp:localhost:1", "verify", "disk.img"]),
         (2, &["probe"]),
+        (2, &["console"]),
+        (2, &["reboot"]),
+        (2, &["-t", "serial:/dev/ttyS0", "console", "--escape", "x"]),
         (2, &["man", "frobnicate"]),
         (5, &["image", "disk.img", "exists.raw"]),
         (7, &["-t", "tcp:127.0.0.1:1", "ls"]),
@@ -71,6 +74,8 @@ fn help_is_what_it_was() {
     let verbs = [
         "ls",
         "probe",
+        "console",
+        "reboot",
         "plan",
         "image",
         "verify",

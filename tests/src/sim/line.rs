@@ -57,6 +57,10 @@ impl Line for SimLine {
         self.world().send(bytes);
     }
 
+    fn send_break(&mut self) -> Result<()> {
+        Err(Error::new(ErrorKind::Refused, "nobody sends a break here"))
+    }
+
     fn unsent(&self) -> usize {
         0
     }

@@ -137,6 +137,7 @@ fn nature(world: &World, baud: u32) -> Nature {
 const PATIENCE: Patience = Patience {
     connect: Duration::from_secs(60),
     wait: Duration::from_secs(120),
+    appear: None,
     deadline: None,
 };
 

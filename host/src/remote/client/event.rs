@@ -118,6 +118,36 @@ pub struct AgentFacts {
 }
 
 impl AgentFacts {
+    /// Whether both may be about the same machine: nothing that is known of
+    /// both says otherwise. The kernel and the host name change when another
+    /// system is booted, these do not.
+    #[must_use]
+    pub fn may_be_same_machine(&self, other: &Self) -> bool {
+        [
+            (&self.vendor, &other.vendor),
+            (&self.product, &other.product),
+            (&self.serial, &other.serial),
+            (&self.uuid, &other.uuid),
+        ]
+        .into_iter()
+        .all(|(one, two)| one.is_empty() || two.is_empty() || one == two)
+    }
+
+    /// What people tell the machine by.
+    #[must_use]
+    pub fn machine_name(&self) -> String {
+        let names = [&self.vendor, &self.product, &self.serial, &self.host];
+        let known: Vec<&str> = names
+            .into_iter()
+            .map(String::as_str)
+            .filter(|name| !name.is_empty())
+            .collect();
+        if known.is_empty() {
+            return "an unnamed machine".to_owned();
+        }
+        known.join(" ")
+    }
+
     /// What tells the machine from others, the same after a reboot; empty
     /// when the firmware does not say.
     #[must_use]

@@ -12,8 +12,8 @@ use e2wire_protocol::version::Versions;
 use super::chunk::Taken;
 use super::speak::plain_bytes;
 use super::{
-    AgentFacts, Client, DeviceRecord, Event, Fetched, Owner, Phase, Ticket,
-    Trouble, Wrote,
+    AgentFacts, Ask, Client, DeviceRecord, Event, Fetched, Owner, Phase,
+    Ticket, Trouble, Wrote,
 };
 use crate::remote::moment::Moment;
 
@@ -213,6 +213,17 @@ impl Client {
         } else {
             self.phase = Phase::Testing { tries: 0, sent: now, next: now };
         }
+    }
+
+    /// The agent that answers runs on the machine of the one before it, which
+    /// has restarted. What asked for that is done: asked again, the machine
+    /// would restart again.
+    pub fn machine_has_restarted(&mut self) {
+        let is_done = |ask: &Ask| {
+            ask.was_sent && matches!(ask.body, RequestBody::Power(_))
+        };
+        let done = self.asks.extract_if(.., |_, ask| is_done(ask));
+        self.events.extend(done.map(|(ticket, _)| Event::Done(ticket)));
     }
 
     /// The conversation can begin, or go on.

@@ -72,6 +72,8 @@ struct Ask {
     /// When it is asked again.
     due: Moment,
     tries: u32,
+    /// It may have reached an agent, over whatever line.
+    was_sent: bool,
     /// Places of a list that have arrived.
     listed: BTreeSet<u16>,
 }
@@ -267,6 +269,7 @@ impl Client {
             number: None,
             due: Moment::START,
             tries: 0,
+            was_sent: false,
             listed: BTreeSet::new(),
         };
         self.asks.insert(ticket, ask);

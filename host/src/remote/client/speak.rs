@@ -261,6 +261,7 @@ impl Client {
         };
         let number = ask.number.unwrap_or(next);
         ask.number = Some(number);
+        ask.was_sent = true;
         let backoff = (ask.tries + 1).min(4);
         ask.due = now.after(patience * backoff + extra);
         let body = ask.body.clone();
