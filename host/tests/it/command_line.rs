@@ -63,6 +63,20 @@ fn an_error_says_what_where_and_what_to_try() {
     assert!(!bench.path().join("x.raw").exists());
 }
 
+/// Every verb, as `e2wire --help` lists them.
+const VERBS: &[&str] = &[
+    "ls",
+    "probe",
+    "console",
+    "reboot",
+    "plan",
+    "image",
+    "verify",
+    "convert",
+    "completions",
+    "man",
+];
+
 /// Output that a reader would rather see whole. No version stands in it, so
 /// it changes only when the command line does.
 #[test]
@@ -71,20 +85,9 @@ fn help_is_what_it_was() {
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/it/help.txt");
     let mut help = String::new();
-    let verbs = [
-        "ls",
-        "probe",
-        "console",
-        "reboot",
-        "plan",
-        "image",
-        "verify",
-        "convert",
-        "completions",
-        "man",
-    ];
-    for verb in std::iter::once(None).chain(verbs.map(Some)) {
-        let words: Vec<&str> = verb.into_iter().chain(["-h"]).collect();
+    for verb in std::iter::once(None).chain(VERBS.iter().map(Some)) {
+        let words: Vec<&str> =
+            verb.into_iter().copied().chain(["-h"]).collect();
         let output =
             bench.e2wire(&words).env("COLUMNS", "80").output().unwrap();
         let ended = Ended::of(&output);
@@ -238,7 +241,7 @@ fn there_is_a_page_for_every_verb() {
     let ended = bench.run(&["man", "--into", "man1"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let pages = fs::read_dir(bench.path().join("man1")).unwrap().count();
-    assert_eq!(pages, 9);
+    assert_eq!(pages, VERBS.len() + 1);
     let page = bench.run(&["man", "image"]).stdout;
     for section in ["NAME", "SYNOPSIS", "EXIT STATUS", "EXAMPLES"] {
         assert!(page.contains(section), "{section}");
