@@ -77,6 +77,7 @@ struct Found {
     block: Option<u64>,
     fault: &'static str,
     value: Option<u64>,
+    count: Option<u64>,
     field: Option<&'static str>,
     effect: &'static str,
     copy: Option<u64>,
@@ -337,6 +338,7 @@ fn found(finding: &Finding) -> Found {
         Fault::Cycle(block) => ("cycle", Some(block.0)),
         Fault::DuplicateClaim(block) => ("duplicate-claim", Some(block.0)),
         Fault::Truncated(block) => ("truncated", Some(block.0)),
+        Fault::DuplicateIn(run) => ("duplicate-claim", Some(run.first().0)),
         Fault::Missing => ("missing", None),
     };
     Found {
@@ -354,6 +356,10 @@ fn found(finding: &Finding) -> Found {
         },
         field: match finding.fault {
             Fault::BadField(name) => Some(name),
+            _ => None,
+        },
+        count: match finding.fault {
+            Fault::DuplicateIn(run) => Some(run.count().0),
             _ => None,
         },
         copy: match finding.effect {

@@ -35,6 +35,8 @@ pub struct Capture<'a> {
     stored: BlockSet,
     /// The image holds the superblock itself, and not the rest of its block.
     bare_superblock: bool,
+    /// Also reads what only its checksum makes worth reading.
+    checks: bool,
     done: ByteCount,
 }
 
@@ -100,8 +102,17 @@ impl<'a> Capture<'a> {
             losses: Losses::default(),
             stored: BlockSet::new(),
             bare_superblock: false,
+            checks: false,
             done: ByteCount(0),
         }
+    }
+
+    /// Checks all checksums, also when the walk feeds no sink and would not
+    /// read these blocks.
+    #[must_use]
+    pub const fn checking(mut self) -> Self {
+        self.checks = true;
+        self
     }
 
     /// Walks the source to the end. Selected blocks go to `sink` as they are
@@ -319,7 +330,12 @@ impl<'a> Capture<'a> {
     ) -> Result<()> {
         let Some((sink, size)) = &mut feed else {
             self.source.expect(&level.payload, Priority::Payload);
-            return self.sweep(&level.ranges, None, &mut |_, part| {
+            let wanted = if self.checks {
+                merge(&level.ranges, &level.checked)
+            } else {
+                level.ranges.clone()
+            };
+            return self.sweep(&wanted, None, &mut |_, part| {
                 supply(walker, &part);
                 Ok(())
             });

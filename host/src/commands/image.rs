@@ -127,7 +127,8 @@ impl Job<'_> {
     }
 
     fn fill(&self, sink: &mut dyn ImageSink) -> Result<(Walk, Captured)> {
-        let mut capture = Capture::new(self.source, self.observer, self.stop);
+        let mut capture =
+            Capture::new(self.source, self.observer, self.stop).checking();
         let walk = match sink.order() {
             WriteOrder::Any => capture.walk(self.walker(), Some(sink))?,
             WriteOrder::Ascending => {

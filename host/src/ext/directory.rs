@@ -147,7 +147,7 @@ struct RawHead {
 
 /// `rec_len` has 16 bits, and a block of 64 KiB an entry that fills it: both
 /// 0 and 65,535 stand for that, and the two low bits are high ones.
-fn record_bytes(rec_len: u16, left: usize) -> usize {
+pub(super) fn record_bytes(rec_len: u16, left: usize) -> usize {
     if rec_len == 0 || rec_len == u16::MAX {
         return left;
     }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::ext::BlockKind;
 use crate::ext::walk::FINDINGS_MAX;
-use crate::units::BlockNumber;
+use crate::units::{BlockNumber, BlockRun};
 
 /// One thing that is wrong on the disk.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,6 +49,8 @@ pub enum Fault {
     DuplicateClaim(BlockNumber),
     /// The device ends before this block, the filesystem does not.
     Truncated(BlockNumber),
+    /// Some of these blocks belong to another structure as well.
+    DuplicateIn(BlockRun),
     /// It is missing altogether.
     Missing,
 }
@@ -106,6 +108,12 @@ impl fmt::Display for Fault {
             Self::Truncated(block) => {
                 write!(f, "the device ends before block {block}")
             }
+            Self::DuplicateIn(run) => write!(
+                f,
+                "some of {} blocks from {} on belong to something else as well",
+                run.count(),
+                run.first()
+            ),
             Self::Missing => f.write_str("missing"),
         }
     }

@@ -91,6 +91,22 @@ pub(crate) fn parse(
         itable_unused: u32::from(low.bg_itable_unused_lo.get())
             | unused_high.wrapping_shl(16),
         checksum_ok: checksum_ok(superblock, number, bytes, low.bg_checksum),
+        bitmap_checksums: superblock.has_metadata_csum().then(|| {
+            let halves = |low: U16, high: Option<U16>| {
+                let high = u32::from(high.map_or(0, U16::get));
+                u32::from(low.get()) | high.wrapping_shl(16)
+            };
+            [
+                halves(
+                    low.bg_block_bitmap_csum_lo,
+                    high.map(|h| h.bg_block_bitmap_csum_hi),
+                ),
+                halves(
+                    low.bg_inode_bitmap_csum_lo,
+                    high.map(|h| h.bg_inode_bitmap_csum_hi),
+                ),
+            ]
+        }),
     })
 }
 

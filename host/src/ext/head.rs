@@ -2,6 +2,7 @@
 //! the descriptors point at.
 
 use super::assemble::BlockBytes;
+use super::checks::Check;
 use super::finding::{Effect, Fault};
 use super::groups::{self, BLOCK_UNINIT, INODE_UNINIT};
 use super::scan::{Place, Scan};
@@ -61,7 +62,9 @@ impl Scan {
             self.marks.mark(BlockKind::Descriptors, block.0, 1);
         }
         if superblock.incompat & incompat::MMP != 0 {
-            self.mark_or_find(place, BlockKind::Mmp, superblock.mmp_block.0, 1);
+            let block = superblock.mmp_block.0;
+            self.mark_or_find(place, BlockKind::Mmp, block, 1);
+            self.checks.add(block, 1, Check::Mmp);
         }
         // Losing the superblock does not mean that its descriptors are
         // lost, and these are newer than all copies.
@@ -131,6 +134,7 @@ impl Scan {
         let mut group =
             groups::parse(&self.superblock, number, bytes).unwrap_or_default();
         if is_copy && self.superblock.has_group_csum() {
+            group.bitmap_checksums = None;
             // A copy may be old: what it calls unused may be in use.
             group.flags &= !(BLOCK_UNINIT | INODE_UNINIT);
             group.itable_unused = 0;
@@ -216,13 +220,26 @@ impl Scan {
         // says that there is none.
         let in_normal = self.options.scope == Scope::Tables
             && !(self.superblock.has_group_csum() && group.checksum_ok);
+        let geometry = &self.superblock.geometry;
+        let bits = [geometry.clusters_per_group, geometry.inodes_per_group];
         let bitmaps = [
             (BlockKind::BlockBitmap, group.block_bitmap, claims.no_blocks),
             (BlockKind::InodeBitmap, group.inode_bitmap, claims.no_inodes),
         ];
-        for (kind, block, is_uninit) in bitmaps {
-            if block.0 != 0 && (in_normal || !is_uninit) {
-                self.mark_or_find(place, kind, block.0, 1);
+        let checksums = group.bitmap_checksums.filter(|_| group.checksum_ok);
+        for (index, (kind, block, is_uninit)) in bitmaps.into_iter().enumerate()
+        {
+            if block.0 == 0 || (is_uninit && !in_normal) {
+                continue;
+            }
+            self.mark_or_find(place, kind, block.0, 1);
+            let checksum = checksums.and_then(|c| c.get(index).copied());
+            if let (false, Some(checksum), Some(bits)) =
+                (is_uninit, checksum, bits.get(index).copied())
+            {
+                let check =
+                    Check::Bitmap { kind, group: number, checksum, bits };
+                self.checks.add(block.0, 1, check);
             }
         }
     }

@@ -6,6 +6,9 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 use super::checksums::{crc32c, crc32c_parts};
 use super::superblock::{Superblock, incompat};
 
+/// The root directory.
+pub(super) const ROOT_INODE: u32 = 2;
+
 /// Slots of `i_block`; the first 12 name data blocks directly.
 pub const I_BLOCK_SLOTS: usize = 15;
 /// Bytes of `i_block`.

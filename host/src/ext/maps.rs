@@ -62,7 +62,7 @@ pub(super) struct Waiting {
     /// How many of each height there were when repeats were last dropped.
     distinct: [usize; HEIGHTS],
     /// Inodes that came second to a block that was waiting already.
-    pub(super) repeats: Vec<(u32, u64)>,
+    pub(super) repeats: Vec<u32>,
 }
 
 impl Waiting {
@@ -97,12 +97,12 @@ impl Waiting {
 /// How many repeats are remembered; all are dropped.
 const REPEATS_MAX: usize = 1 << 16;
 
-fn drop_repeats(jobs: &mut Vec<MapJob>, repeats: &mut Vec<(u32, u64)>) {
+fn drop_repeats(jobs: &mut Vec<MapJob>, repeats: &mut Vec<u32>) {
     jobs.sort_unstable_by_key(|job| (job.role(), job.owner.inode));
     jobs.dedup_by(|later, first| {
         let same = later.role() == first.role();
         if same && repeats.len() < REPEATS_MAX {
-            repeats.push((later.owner.inode, later.block));
+            repeats.push(later.owner.inode);
         }
         same
     });

@@ -11,6 +11,7 @@
 
 mod assemble;
 mod careful;
+mod checks;
 mod checksums;
 mod copies;
 pub mod directory;

@@ -6,6 +6,7 @@ use zerocopy::little_endian::U32;
 
 use super::assemble::BlockBytes;
 use super::careful::Suspect;
+use super::checks;
 use super::checksums::crc32c;
 use super::extents::{self, DEPTH_MAX, Extent, Header, InOrder};
 use super::finding::{Effect, Fault};
@@ -99,6 +100,13 @@ impl Scan {
             (BlockKind::Journal, JournalMode::None) => {}
             _ => {
                 self.mark_or_find(place, kind, extent.physical, extent.count);
+                let logical = extent.logical;
+                if let Some((check, most)) =
+                    checks::of_file(kind, owner.inode, owner.seed, logical)
+                {
+                    let count = extent.count.min(most);
+                    self.checks.add(extent.physical, count, check);
+                }
             }
         }
     }
@@ -285,6 +293,7 @@ impl Scan {
     /// filesystem.
     fn add_map(&mut self, job: MapJob, height: u16, place: Place) -> bool {
         let kind = map_kind(job.owner, job.shape, height);
+        self.marks.set_owner(Some(job.owner.inode));
         if !self.marks.mark(kind, job.block, 1) {
             let fault = Fault::OutOfRange(BlockNumber(job.block));
             self.find(place, fault, Effect::SubtreeSkipped);

@@ -5,11 +5,12 @@ use zerocopy::FromBytes;
 
 use super::assemble::BlockBytes;
 use super::careful::{Careful, Suspect};
+use super::checks::{Check, Checks};
 use super::extents::Extent;
 use super::finding::{Effect, Fault, Findings};
 use super::inode::{
-    self, EA_INODE_FL, EXTENTS_FL, I_BLOCK_SLOTS, INLINE_DATA_FL, RawInode,
-    S_IFDIR, S_IFLNK, S_IFREG,
+    self, EA_INODE_FL, EXTENTS_FL, I_BLOCK_SLOTS, INLINE_DATA_FL, ROOT_INODE,
+    RawInode, S_IFDIR, S_IFLNK, S_IFREG,
 };
 use super::maps::{MapJob, Owner, RESIZE_INODE, Shape, Waiting};
 use super::select::Marks;
@@ -33,6 +34,10 @@ pub(super) struct Scan {
     pub(super) journal: Vec<Extent>,
     /// Parts of the descriptor table that could not be read, and where.
     pub(super) lost_parts: Vec<(u32, BlockNumber)>,
+    /// What the blocks that were marked last are to be checked for.
+    pub(super) checks: Checks,
+    /// Whether the root directory and the journal were seen.
+    pub(super) seen: [bool; 2],
 }
 
 /// Where a finding belongs.
@@ -84,6 +89,8 @@ impl Scan {
             careful,
             journal: Vec::new(),
             lost_parts: Vec::new(),
+            checks: Checks::default(),
+            seen: [false; 2],
         }
     }
 
@@ -132,7 +139,13 @@ impl Scan {
         let xattr = raw.xattr_block(&self.superblock);
         if xattr != 0 {
             self.mark_or_find(place, BlockKind::Xattr, xattr, 1);
+            self.checks.add(xattr, 1, Check::Xattr { inode: number });
         }
+        self.seen = [
+            self.seen[0]
+                || (number == ROOT_INODE && raw.file_type() == S_IFDIR),
+            self.seen[1] || number == self.superblock.journal_inode,
+        ];
         let Some(data) = self.purpose(number, raw) else { return };
         let owner = Owner { inode: number, seed, data };
         if data.is_none() && !raw.may_have_map_blocks() {
@@ -164,10 +177,7 @@ impl Scan {
     /// The map blocks of the greatest height that wait.
     pub(super) fn take_waiting(&mut self) -> Option<(u16, Vec<MapJob>)> {
         let taken = self.waiting.take_highest();
-        for (inode, block) in std::mem::take(&mut self.waiting.repeats) {
-            let place = Place::of(BlockKind::Map).in_inode(inode).at(block);
-            let fault = Fault::DuplicateClaim(BlockNumber(block));
-            self.find(place, fault, Effect::None);
+        for inode in std::mem::take(&mut self.waiting.repeats) {
             self.careful.suspect(inode);
         }
         taken
@@ -236,6 +246,7 @@ impl Scan {
         first: u64,
         count: u64,
     ) {
+        self.marks.set_owner(place.inode);
         if !self.marks.mark(kind, first, count) {
             let fault = Fault::OutOfRange(BlockNumber(first));
             self.find(place, fault, Effect::EntrySkipped);

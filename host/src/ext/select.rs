@@ -29,6 +29,12 @@ pub(super) struct Marks {
     /// The last run of each kind, not in its set yet: neighbours are marked
     /// one after the other, and one long run is cheaper than many short.
     open: [Open; KINDS],
+    /// The inode that marks now, 0 for none.
+    owner: u32,
+    /// What was marked for one kind more than once.
+    repeats: Vec<Repeat>,
+    /// How many more of them there were.
+    repeats_left_out: u64,
     /// How often a block was marked: repeats count, and blocks outside the
     /// filesystem as well.
     pub(super) count: u64,
@@ -40,6 +46,35 @@ pub(super) struct Marks {
 struct Open {
     first: u64,
     end: u64,
+    /// Whose it is, 0 when several inodes share it.
+    owner: u32,
+}
+
+/// Blocks of which some belong to two structures of one kind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repeat {
+    pub(super) kind: BlockKind,
+    pub(super) run: BlockRun,
+    /// The later one, 0 when it is not known.
+    pub(super) inode: u32,
+}
+
+/// How many repeats are kept until they are reported.
+const REPEATS_MAX: usize = 10_000;
+
+/// Whether two inodes may not have a block of this kind in common. (They
+/// may share attributes; what is not theirs is looked at elsewhere.)
+const fn is_exclusive(kind: BlockKind) -> bool {
+    matches!(
+        kind,
+        BlockKind::Directory
+            | BlockKind::Map
+            | BlockKind::Symlink
+            | BlockKind::XattrInode
+            | BlockKind::Quota
+            | BlockKind::OrphanFile
+            | BlockKind::Data
+    )
 }
 
 impl Open {
@@ -57,6 +92,9 @@ impl Marks {
             cluster_blocks: u64::from(geometry.cluster_blocks),
             kinds: std::array::from_fn(|_| BlockSet::new()),
             open: [Open::default(); KINDS],
+            owner: 0,
+            repeats: Vec::new(),
+            repeats_left_out: 0,
             count: 0,
             delivered: BlockSet::new(),
         }
@@ -87,28 +125,83 @@ impl Marks {
         if start >= end {
             return count == 0;
         }
-        let index = kind.index();
-        if let (Some(open), Some(set)) =
-            (self.open.get_mut(index), self.kinds.get_mut(index))
-        {
+        let owner = self.owner;
+        if let Some(open) = self.open.get_mut(kind.index()) {
             if open.end == start {
                 open.end = end;
-            } else {
-                if let Some(run) = open.run() {
-                    set.insert_run(run);
+                if open.owner != owner {
+                    open.owner = 0;
                 }
-                *open = Open { first: start, end };
+            } else {
+                let done = *open;
+                *open = Open { first: start, end, owner };
+                self.close(kind, done);
             }
         }
         start == first && end == asked_end
     }
 
+    /// Whose marks the next ones are.
+    pub(super) fn set_owner(&mut self, inode: Option<u32>) {
+        self.owner = inode.unwrap_or(0);
+    }
+
+    fn close(&mut self, kind: BlockKind, open: Open) {
+        let Some((run, set)) = open.run().zip(self.kinds.get_mut(kind.index()))
+        else {
+            return;
+        };
+        let is_new = set.insert_run(run) == run.count();
+        if is_new || !is_exclusive(kind) {
+            return;
+        }
+        if self.repeats.len() < REPEATS_MAX {
+            self.repeats.push(Repeat { kind, run, inode: open.owner });
+        } else {
+            self.repeats_left_out = self.repeats_left_out.saturating_add(1);
+        }
+    }
+
     fn flush(&mut self) {
-        for (open, set) in self.open.iter_mut().zip(&mut self.kinds) {
-            if let Some(run) = std::mem::take(open).run() {
-                set.insert_run(run);
+        for kind in BlockKind::ALL {
+            if let Some(open) = self.open.get_mut(kind.index()) {
+                let done = std::mem::take(open);
+                self.close(*kind, done);
             }
         }
+    }
+
+    /// What was marked for one kind more than once, and how many more.
+    pub(super) fn take_repeats(&mut self) -> (Vec<Repeat>, u64) {
+        self.flush();
+        let left_out = std::mem::take(&mut self.repeats_left_out);
+        (std::mem::take(&mut self.repeats), left_out)
+    }
+
+    /// Blocks that belong to structures of different kinds: the later kind
+    /// of each pair, in the order of [`BlockKind::ALL`].
+    pub(super) fn shared_kinds(&mut self) -> Vec<(BlockKind, BlockRun)> {
+        self.flush();
+        let (mut all, mut sum) = (BlockSet::new(), 0_u64);
+        for set in &self.kinds {
+            all.union_with(set);
+            sum = sum.saturating_add(set.count().0);
+        }
+        if all.count().0 == sum {
+            return Vec::new();
+        }
+        let mut before = BlockSet::new();
+        let mut shared = Vec::new();
+        for (kind, set) in BlockKind::ALL.iter().zip(&self.kinds) {
+            // The first of them stand for one another.
+            if kind.index() > BlockKind::ReservedDescriptors.index() {
+                let mut both = set.clone();
+                both.intersect_with(&before);
+                shared.extend(both.runs().map(|run| (*kind, run)));
+            }
+            before.union_with(set);
+        }
+        shared
     }
 
     /// Every selected block; of a bigalloc cluster all of it.

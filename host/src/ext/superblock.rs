@@ -249,6 +249,16 @@ impl Superblock {
         self.ro_compat & (ro_compat::METADATA_CSUM | ro_compat::GDT_CSUM) != 0
     }
 
+    /// Whether bitmaps have checksums of 32 bits; else 16 of them are kept.
+    pub(crate) const fn has_wide_bitmap_checksums(&self) -> bool {
+        self.geometry.descriptor_size >= 64
+    }
+
+    /// Whether there is a journal, and in this filesystem.
+    pub(crate) const fn has_own_journal(&self) -> bool {
+        self.compat & compat::HAS_JOURNAL != 0 && self.journal_inode != 0
+    }
+
     pub(crate) const fn has_64bit(&self) -> bool {
         self.incompat & incompat::BIT64 != 0
     }

@@ -120,6 +120,8 @@ pub struct Level {
     /// blocks (journal, symbolic links, data): likewise sorted. It need not
     /// be supplied.
     pub payload: Vec<ByteRange>,
+    /// What of `payload` has checksums: supplied, it is checked.
+    pub checked: Vec<ByteRange>,
     /// `ranges` are only looked at, they do not belong to the image, or were
     /// in a level before.
     pub probe: bool,
@@ -174,6 +176,9 @@ pub struct Group {
     pub itable_unused: u32,
     /// Whether `bg_checksum` is right (true without group checksums).
     pub checksum_ok: bool,
+    /// `bg_block_bitmap_csum` and `bg_inode_bitmap_csum`, where they mean
+    /// something.
+    pub bitmap_checksums: Option<[u32; 2]>,
 }
 
 /// What a finished walk knows.

@@ -6,6 +6,7 @@
 
 use super::assemble::{Assembler, BlockBytes};
 use super::careful::{Careful, SlowWalk, Suspect};
+use super::checks::Checks;
 use super::copies::Copies;
 use super::live::Live;
 use super::maps::{self, MapJob};
@@ -15,7 +16,9 @@ use super::superblock::Superblock;
 use super::tables::Tables;
 use crate::block_set::BlockSet;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::{Geometry, Group, Level, Selection, Step, Walk, WalkOptions};
+use crate::ext::{
+    Geometry, Group, Level, Scope, Selection, Step, Walk, WalkOptions,
+};
 use crate::source::Piece;
 use crate::units::{
     BlockCount, BlockNumber, BlockRun, BlockSize, ByteOffset, ByteRange,
@@ -31,6 +34,9 @@ const RESTARTS_MAX: u32 = 3;
 pub struct Walker {
     options: WalkOptions,
     assembler: Assembler,
+    /// Takes the blocks that are checked if they come.
+    checked: Assembler,
+    checks: Checks,
     phase: Phase,
     /// The second half of the current level.
     second: Option<Level>,
@@ -83,6 +89,8 @@ impl Walker {
         Self {
             options,
             assembler: Assembler::new(PROBE_SIZE),
+            checked: Assembler::new(PROBE_SIZE),
+            checks: Checks::default(),
             phase: Phase::Start,
             second: None,
             scan: None,
@@ -130,6 +138,12 @@ impl Walker {
         self.assembler.supply(piece, |block, bytes| {
             look(phase, scan, descriptors, block, bytes);
         });
+        let checks = &self.checks;
+        if let Some(scan) = scan {
+            self.checked.supply(piece, |block, bytes| {
+                checks.look(scan, block, bytes);
+            });
+        }
     }
 
     /// What the walk has found.
@@ -144,6 +158,7 @@ impl Walker {
                 "a walk was finished before it was done",
             ));
         };
+        scan.find_shared();
         Ok(Walk {
             selected: scan.marks.selected(),
             marks: scan.marks.count,
@@ -190,6 +205,7 @@ impl Walker {
             }
             Phase::Rest | Phase::Done => return Ok(Advance::Done),
             phase => {
+                let was_journal = matches!(phase, Phase::Journal(_));
                 let next = self.advance_scan(phase);
                 if matches!(next.0, Phase::Rest)
                     && let Some((superblock, careful)) = self.restart()
@@ -198,7 +214,12 @@ impl Walker {
                     return Ok(Advance::Restart);
                 }
                 match (&next.0, &mut self.scan) {
-                    (Phase::Rest, Some(scan)) => journal_phase(Live::new(scan)),
+                    (Phase::Rest, Some(scan)) if !was_journal => {
+                        if self.options.scope != Scope::Tables {
+                            scan.find_missing();
+                        }
+                        journal_phase(Live::new(scan))
+                    }
                     _ => next,
                 }
             }
@@ -270,6 +291,7 @@ impl Walker {
     ) -> Result<(Phase, BlockSet)> {
         let geometry = &superblock.geometry;
         self.assembler = Assembler::new(geometry.block_size);
+        self.checked = Assembler::new(geometry.block_size);
         let table_bytes = usize_from(geometry.descriptor_blocks)
             .checked_mul(geometry.block_size.bytes())
             .ok_or_else(|| {
@@ -295,13 +317,20 @@ impl Walker {
             return level(ranges, Vec::new(), true);
         };
         let size = scan.superblock.geometry.block_size;
+        scan.find_repeats();
+        self.checks = scan.checks.take();
+        let mut checked = self.checks.blocks();
         let delivery = scan.marks.deliver(wanted);
+        checked.intersect_with(&delivery.payload);
+        self.checked.begin(&checked);
+        let checked = self.ranges(&checked, size);
         let fresh = self.ranges(&delivery.fresh, size);
         let payload = self.ranges(&delivery.payload, size);
         let again = self.ranges(&delivery.again, size);
         let again = level(again, Vec::new(), true);
         match level(fresh, payload, false) {
             Some(first) => {
+                let first = Level { checked, ..first };
                 self.second = again;
                 Some(first)
             }
@@ -440,7 +469,7 @@ fn level(
     probe: bool,
 ) -> Option<Level> {
     let empty = ranges.is_empty() && payload.is_empty();
-    (!empty).then_some(Level { ranges, payload, probe })
+    (!empty).then_some(Level { ranges, payload, checked: Vec::new(), probe })
 }
 
 #[cfg(test)]

@@ -19,10 +19,12 @@ fn walk(fixture: &Fixture, options: WalkOptions) -> Result<Walk> {
     loop {
         match walker.next_step()? {
             Step::Read(level) => {
-                source.read(&level.ranges, &mut |piece| {
-                    walker.supply(piece);
-                    ControlFlow::Continue(())
-                })?;
+                for ranges in [&level.ranges, &level.checked] {
+                    source.read(ranges, &mut |piece| {
+                        walker.supply(piece);
+                        ControlFlow::Continue(())
+                    })?;
+                }
             }
             Step::Restart => {}
             Step::Done => return walker.finish(),
@@ -112,13 +114,17 @@ fn nothing_is_found_wrong_with_sound_filesystems() {
         if oracle::e2fsck(&fixture.path).status != 0 {
             continue;
         }
-        match walk(fixture, WalkOptions::default()) {
-            Ok(walk) => wrong.extend(
-                walk.findings
-                    .iter()
-                    .map(|f| format!("{}: {f}", fixture.recipe.name)),
-            ),
-            Err(e) => wrong.push(format!("{}: {e}", fixture.recipe.name)),
+        for scope in [Scope::Tables, Scope::Metadata, Scope::Data] {
+            let name = fixture.recipe.name;
+            let options = WalkOptions { scope, ..WalkOptions::default() };
+            match walk(fixture, options) {
+                Ok(walk) => wrong.extend(
+                    walk.findings
+                        .iter()
+                        .map(|f| format!("{name}, {scope:?}: {f}")),
+                ),
+                Err(e) => wrong.push(format!("{name}: {e}")),
+            }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

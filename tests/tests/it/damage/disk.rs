@@ -124,6 +124,12 @@ impl Disk {
         blocks(self.walk.kind(kind).unwrap()).collect()
     }
 
+    /// Inverts a byte of block `index` of a kind.
+    pub(super) fn flip(&mut self, kind: BlockKind, index: usize, at: usize) {
+        let block = self.kind(kind)[index];
+        self.block(block)[at] ^= 0xFF;
+    }
+
     /// The first inode for which `is` holds.
     pub(super) fn find_inode(&mut self, is: impl Fn(&[u8]) -> bool) -> u32 {
         let count = self.walk.geometry.inodes_per_group;

@@ -3,7 +3,7 @@
 use e2wire::ext::BlockKind;
 use e2wire::ext::walk::Scope;
 
-use super::disk::{Disk, get32, put16, put32};
+use super::disk::{Disk, get16, get32, put16, put32};
 
 /// One way.
 pub(super) struct Recipe {
@@ -222,6 +222,81 @@ pub(super) const RECIPES: &[Recipe] = &[
         let number = disk.indirect_file();
         let block = u64::from(get32(disk.inode(number), ROOT + 48));
         disk.block(block).fill(0x77);
+    })
+    .with_data(),
+    // What only has a checksum to tell.
+    recipe("block-bitmap-bit", "ext4-1k-full", |disk| {
+        disk.flip(BlockKind::BlockBitmap, 0, 17);
+    }),
+    recipe("inode-bitmap-bit", "ext4-4k-full", |disk| {
+        disk.flip(BlockKind::InodeBitmap, 0, 3);
+    }),
+    recipe("directory-bit", "ext4-4k-full", |disk| {
+        disk.flip(BlockKind::Directory, 0, 9);
+    }),
+    recipe("directory-zeroed", "ext4-4k-full", |disk| {
+        let block = disk.kind(BlockKind::Directory)[0];
+        disk.block(block).fill(0);
+    }),
+    recipe("directory-without-checksums", "ext3-1k-full", |disk| {
+        disk.flip(BlockKind::Directory, 0, 4);
+    }),
+    recipe("hash-index-root", "htree-1k", |disk| {
+        let number = disk.find_inode(|inode| {
+            inode[1] >> 4 == 4 && get32(inode, 0x20) & 0x1000 != 0
+        });
+        let root = get32(disk.inode(number), ROOT + 20);
+        disk.block(u64::from(root))[44] ^= 1;
+    }),
+    recipe("hash-index-node", "large-dir", |disk| {
+        let node = disk
+            .kind(BlockKind::Directory)
+            .into_iter()
+            .find(|block| {
+                let bytes = disk.bytes_of(*block);
+                get32(bytes, 0) == 0 && get16(bytes, 4) == 1024
+            })
+            .expect("the index has inner nodes");
+        disk.block(node)[20] ^= 1;
+    }),
+    recipe("xattr-bit", "ext4-4k-full", |disk| {
+        disk.flip(BlockKind::Xattr, 0, 100);
+    }),
+    recipe("xattr-magic", "ext3-4k-full", |disk| {
+        disk.flip(BlockKind::Xattr, 0, 2);
+    }),
+    recipe("mmp-magic", "mmp", |disk| disk.flip(BlockKind::Mmp, 0, 0)),
+    recipe("mmp-bit", "mmp", |disk| disk.flip(BlockKind::Mmp, 0, 9)),
+    recipe("orphan-file-bit", "orphan-file", |disk| {
+        disk.flip(BlockKind::OrphanFile, 1, 5);
+    }),
+    recipe("orphan-file-magic", "orphan-file", |disk| {
+        let last = disk.block_size() - 8;
+        disk.flip(BlockKind::OrphanFile, 0, last);
+    }),
+    recipe("journal-block-size", "ext4-1k-full", |disk| {
+        disk.flip(BlockKind::Journal, 0, 0x0E);
+    }),
+    recipe("journal-magic", "ext3-1k-full", |disk| {
+        disk.flip(BlockKind::Journal, 0, 0);
+    }),
+    // Claims.
+    recipe("two-directories-share-a-block", "ext3-1k-full", |disk| {
+        let lost_found = get32(disk.inode(2), ROOT);
+        let other = disk.directory();
+        put32(disk.inode(other), ROOT, lost_found);
+    }),
+    recipe("directory-in-a-bitmap", "ext2-1k-full", |disk| {
+        let bitmap = get32(disk.descriptor(0), 0);
+        let other = disk.directory();
+        put32(disk.inode(other), ROOT, bitmap);
+    }),
+    recipe("data-twice", "ext2-1k-full", |disk| {
+        let file = disk.find_inode(|inode| {
+            inode[1] >> 4 == 8 && get32(inode, ROOT + 4) != 0
+        });
+        let block = get32(disk.inode(file), ROOT + 4);
+        put32(disk.inode(file), ROOT, block);
     })
     .with_data(),
 ];
