@@ -9,6 +9,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use crate::batch::Batch;
+use crate::digest::Digest;
 use crate::error::Result;
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 
@@ -62,6 +63,20 @@ pub trait BlockSource: Sync {
     fn recheck(&self, ranges: &[ByteRange]) -> Result<()> {
         let _ = ranges;
         Ok(())
+    }
+
+    /// Which of `ranges` (sorted, disjoint) may hold something else now than
+    /// what has the digest beside them: a source behind a line has the far
+    /// end look. Of a source that would have to read as much, all of them.
+    ///
+    /// # Errors
+    ///
+    /// Only when the source as a whole is gone.
+    fn differing(
+        &self,
+        ranges: &[(ByteRange, Digest)],
+    ) -> Result<Vec<ByteRange>> {
+        Ok(ranges.iter().map(|(range, _)| *range).collect())
     }
 
     /// How many threads a job may usefully have: one that takes what the

@@ -15,6 +15,7 @@ pub mod kernels;
 pub mod oracle;
 pub mod paced;
 pub mod qemu;
+pub mod rescue;
 pub mod sim;
 pub mod subject;
 pub mod tools;

@@ -17,10 +17,12 @@ use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::remote::target::Target;
 use crate::units::{BlockNumber, BlockSize, ByteOffset};
 
-/// Saves, checks and converts the metadata of ext2/3/4 filesystems.
+/// Saves, checks, converts and restores the metadata of ext2/3/4
+/// filesystems.
 ///
-/// Reads devices and files without ever writing to them. Images are normal
-/// (as of e2image), raw or qcow2; damage is reported and worked around.
+/// Devices are only read, but by `install` and `undo`, which show a plan and
+/// want it confirmed. Images are normal (as of e2image), raw or qcow2; damage
+/// is reported and worked around.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "e2wire",
@@ -185,6 +187,10 @@ pub enum Verb {
     Verify(VerifyArgs),
     /// Turn an image into one of another format
     Convert(ConvertArgs),
+    /// Write an image back to a device: only what differs, and undoable
+    Install(InstallArgs),
+    /// Take an install back
+    Undo(UndoArgs),
     /// Print a completion script for a shell
     ///
     /// Where it belongs: for bash in
@@ -401,6 +407,10 @@ pub struct ConvertArgs {
     #[command(flatten)]
     pub out: OutputArgs,
 }
+
+mod write;
+
+pub use write::{ConfirmArgs, InstallArgs, UndoArgs};
 
 #[cfg(test)]
 mod tests;

@@ -100,6 +100,21 @@ pub(super) const EXAMPLES: &[Example] = &[
         "A normal image, for debugfs -i",
         "e2wire convert sda3.qcow2 sda3.e2i",
     ),
+    example(
+        "install",
+        "See what would be written back, and the token that confirms it",
+        "e2wire install sda3.qcow2 /dev/sda3",
+    ),
+    example(
+        "install",
+        "Only the group descriptors and bitmaps",
+        "e2wire install --only descriptors,block-bitmap sda3.qcow2 /dev/sda3",
+    ),
+    example(
+        "undo",
+        "See what an undo file holds",
+        "e2wire undo --list sda3.qcow2.k7w2m9xq4e.undo",
+    ),
     example("completions", "For bash", "e2wire completions bash > e2wire.bash"),
     example(
         "man",

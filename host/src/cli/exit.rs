@@ -60,6 +60,7 @@ impl From<Outcome> for ExitCode {
             Outcome::Done => Self::Done,
             Outcome::Holes | Outcome::SourceChanged => Self::Holes,
             Outcome::Differs => Self::Differs,
+            Outcome::Unconfirmed => Self::Refused,
         }
     }
 }
@@ -116,6 +117,7 @@ mod tests {
             (Outcome::Holes, 3),
             (Outcome::SourceChanged, 3),
             (Outcome::Differs, 4),
+            (Outcome::Unconfirmed, 5),
         ];
         for (outcome, number) in outcomes {
             assert_eq!(ExitCode::from(outcome).number(), number);

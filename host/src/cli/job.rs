@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use clap_complete::Shell;
 
 use crate::cli::args::{
-    Args, ConvertArgs, ImageArgs, OutputArgs, PlanArgs, SelectionArgs, Verb,
+    Args, ConfirmArgs, ConvertArgs, ImageArgs, InstallArgs, OutputArgs,
+    PlanArgs, SelectionArgs, UndoArgs, Verb,
 };
 use crate::cli::speaker::{Manner, Stream};
 use crate::commands::console::ConsoleRequest;
+use crate::commands::install::{InstallRequest, UndoRequest};
 use crate::commands::ls::LsRequest;
 use crate::commands::plan::PlanRequest;
 use crate::commands::power::PowerRequest;
@@ -53,6 +55,10 @@ pub enum Task {
     Verify(VerifyRequest),
     /// Turn an image into one of another format.
     Convert(ConvertRequest),
+    /// Write an image back to a device.
+    Install(InstallRequest),
+    /// Take an install back.
+    Undo(UndoRequest),
     /// Print a completion script.
     Completions(Shell),
     /// Print or write manual pages.
@@ -77,6 +83,8 @@ impl Task {
             Self::Image(_) => "image",
             Self::Verify(_) => "verify",
             Self::Convert(_) => "convert",
+            Self::Install(_) => "install",
+            Self::Undo(_) => "undo",
             Self::Completions(_) => "completions",
             Self::Man { .. } => "man",
         }
@@ -89,6 +97,8 @@ impl Task {
             Self::Plan(request) => vec![&mut request.device],
             Self::Image(request) => vec![&mut request.device],
             Self::Verify(request) => request.against.iter_mut().collect(),
+            Self::Install(request) => vec![&mut request.device],
+            Self::Undo(request) => request.device.iter_mut().collect(),
             Self::Probe
             | Self::Console(_)
             | Self::Power(_)
@@ -100,7 +110,13 @@ impl Task {
 
     /// Whether the devices of this machine are the only ones it can reach.
     const fn is_local(&self) -> bool {
-        matches!(self, Self::Verify(_) | Self::Convert(_))
+        matches!(
+            self,
+            Self::Verify(_)
+                | Self::Convert(_)
+                | Self::Install(_)
+                | Self::Undo(_)
+        )
     }
 
     /// Whether the image goes where text would go otherwise.
@@ -136,6 +152,8 @@ pub fn from_args(args: Args) -> Result<Job> {
             against: args.against,
         }),
         Verb::Convert(args) => Task::Convert(convert(args)?),
+        Verb::Install(args) => Task::Install(install(args)?),
+        Verb::Undo(args) => Task::Undo(undo(args)),
         Verb::Completions { shell } => Task::Completions(shell),
         Verb::Man { page, into } => Task::Man { page, into },
     };
@@ -273,6 +291,48 @@ fn convert(args: ConvertArgs) -> Result<ConvertRequest> {
         no_manifest: args.out.no_manifest,
         no_sync: args.out.no_sync,
     })
+}
+
+fn install(args: InstallArgs) -> Result<InstallRequest> {
+    let ConfirmArgs { confirm, undo, audit, dry_run } = args.confirm;
+    if args.image == args.device {
+        return Err(contradiction(
+            "the image and the device are the same",
+            "name the image first, then the device",
+        ));
+    }
+    Ok(InstallRequest {
+        image: args.image,
+        device: args.device,
+        original: None,
+        only: args.only,
+        groups: args.groups,
+        inodes: None,
+        data: args.data,
+        undo,
+        audit,
+        confirm,
+        dry_run,
+        allow_uuid_change: args.allow_uuid_change,
+        allow_size_change: args.allow_size_change,
+        allow_changed: args.allow_changed,
+        unproven: args.unproven,
+        expect_serial: args.expect_serial,
+        dest_offset: args.dest_offset,
+    })
+}
+
+fn undo(args: UndoArgs) -> UndoRequest {
+    let ConfirmArgs { confirm, undo, audit, dry_run } = args.confirm;
+    UndoRequest {
+        file: args.file,
+        device: args.device,
+        list: args.list,
+        undo,
+        audit,
+        confirm,
+        dry_run,
+    }
 }
 
 fn output(typed: OsString) -> Result<Output> {

@@ -7,11 +7,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::cli::exit::ExitCode;
-use crate::cli::listing::{DeviceEvent, PlanEvent};
+use crate::cli::listing::{DeviceEvent, PlanEvent, WritePlanEvent};
 use crate::cli::progress::{Meter, Pulse, Reading, phase_names};
 use crate::cli::speaker::Stream;
 use crate::commands::Report;
 use crate::commands::plan::Plan;
+use crate::commands::writing::WritePlan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::Finding;
 use crate::ext::finding::{Effect, Fault};
@@ -164,6 +165,11 @@ impl Json {
     /// What an image would cost.
     pub(super) fn plan(&self, plan: &Plan) {
         self.write("plan", &PlanEvent::new(plan));
+    }
+
+    /// What would be written.
+    pub(super) fn write_plan(&self, plan: &WritePlan) {
+        self.write("plan", &WritePlanEvent::new(plan));
     }
 
     /// The last event. The error, if the stream itself could not be written

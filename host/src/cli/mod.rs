@@ -123,6 +123,22 @@ fn work(job: &Job, speaker: &Speaker, stop: &Stop) -> Result<Report> {
             let observer = speaker.observer();
             commands::power(request, &job.reach, observer.as_ref(), stop)
         }
+        Task::Install(request) => {
+            let (report, plan) = {
+                let observer = speaker.observer();
+                commands::install(request, &job.reach, &*observer, stop)?
+            };
+            plan.map_or(Ok(()), |plan| speaker.write_plan(&plan))?;
+            Ok(report)
+        }
+        Task::Undo(request) => {
+            let (report, plan) = {
+                let observer = speaker.observer();
+                commands::undo(request, &job.reach, &*observer, stop)?
+            };
+            plan.map_or(Ok(()), |plan| speaker.write_plan(&plan))?;
+            Ok(report)
+        }
         Task::Completions(shell) => manual::completions(*shell, speaker),
         Task::Man { page, into } => {
             manual::man(page.as_deref(), into.as_deref(), speaker)

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use crate::cli::exit::ExitCode;
 use crate::cli::json::Json;
-use crate::cli::listing::{table, tree};
+use crate::cli::listing::{table, tree, write_table};
 use crate::cli::progress::{Bar, Lines};
 use crate::commands::Report;
 use crate::commands::plan::Plan;
+use crate::commands::writing::WritePlan;
 use crate::error::{Error, Result};
 use crate::inventory::Device;
 use crate::observer::Observer;
@@ -162,6 +163,20 @@ impl Speaker {
             return Ok(());
         }
         self.manner.text.write(table(plan).as_bytes()).map_err(unwritable)
+    }
+
+    /// Shows what would be written, and how to say yes.
+    ///
+    /// # Errors
+    ///
+    /// When standard output cannot be written to.
+    pub(super) fn write_plan(&self, plan: &WritePlan) -> Result<()> {
+        if let Some(json) = &self.json {
+            json.write_plan(plan);
+            return Ok(());
+        }
+        let text = write_table(plan);
+        self.manner.text.write(text.as_bytes()).map_err(unwritable)
     }
 
     /// Tells how it ended and says with which code to end.

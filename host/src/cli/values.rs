@@ -1,11 +1,12 @@
 //! How single values are read: sizes, blocks, names of choices.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use crate::ext::{JournalMode, Selection};
+use crate::ext::{BlockKind, JournalMode, Selection};
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::units::{BlockNumber, BlockSize, ByteOffset};
 
@@ -36,6 +37,31 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         .ok()
         .and_then(|number| number.checked_mul(factor))
         .ok_or_else(|| "does not fit in 64 bits".to_owned())
+}
+
+/// A kind of block, by its name.
+pub(super) fn kind(text: &str) -> Result<BlockKind, String> {
+    let all = BlockKind::ALL.iter();
+    all.clone().copied().find(|kind| kind.name() == text).ok_or_else(|| {
+        let names: Vec<&str> = all.map(|kind| kind.name()).collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}
+
+/// A number, or two with a dash between them: all from the first to the
+/// second.
+pub(super) fn numbers(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let wrong = || "expected a number, or two as in 3-7".to_owned();
+    let number = |text: &str| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u32>().ok().filter(|_| digits).ok_or_else(wrong)
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    if first > last {
+        return Err(wrong());
+    }
+    Ok(first..=last)
 }
 
 /// A length of time: digits and `ms`, `s`, `m` or `h`; seconds without.
@@ -216,6 +242,17 @@ mod tests {
         for bad in ["0", "512", "1000", "128K", "x"] {
             assert!(block_size(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn numbers_are_one_or_a_stretch_and_kinds_have_their_names() {
+        assert_eq!(numbers("7"), Ok(7..=7));
+        assert_eq!(numbers("3-7"), Ok(3..=7));
+        for bad in ["", "-", "3-", "-3", "7-3", "+3", "a", "4294967296"] {
+            assert!(numbers(bad).is_err(), "{bad}");
+        }
+        assert_eq!(kind("block-bitmap"), Ok(BlockKind::BlockBitmap));
+        assert!(kind("bitmap").unwrap_err().contains("inode-bitmap"));
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub enum Outcome {
     SourceChanged,
     /// The two sides of a comparison differ.
     Differs,
+    /// Nothing was written: the plan waits to be confirmed.
+    Unconfirmed,
 }
 
 impl Outcome {
@@ -25,6 +27,7 @@ impl Outcome {
             Self::Holes => "holes",
             Self::SourceChanged => "source-changed",
             Self::Differs => "differs",
+            Self::Unconfirmed => "unconfirmed",
         }
     }
 }

@@ -100,6 +100,23 @@ pub fn verify(
     Ok(describe(report, &bad, walk.ok().as_ref(), size))
 }
 
+/// The blocks of an image that are not what the records of its manifest say.
+///
+/// # Errors
+///
+/// When the image cannot be read at all.
+pub(super) fn against_records(
+    image: &dyn BlockSource,
+    records: &[RangeRecord],
+    size: BlockSize,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<BlockSet> {
+    observer.event(&Event::Phase(Phase::Verify));
+    let job = Job { image, normal: false, observer, stop };
+    job.against_records(records, size)
+}
+
 /// An image, at its place in a file.
 enum OpenedImage {
     Any(OpenImage),

@@ -12,4 +12,4 @@ pub mod target;
 
 pub use arming::{ARMED_RANGES_MAX, Arming};
 pub use execute::{Executed, execute};
-pub use plan::{Plan, Planner, marked};
+pub use plan::{Plan, Planner, marked, token};

@@ -167,21 +167,28 @@ impl Plan {
     }
 
     /// What a person types to confirm exactly this plan on exactly this
-    /// device: ten letters and digits.
+    /// device: see [`token`].
     #[must_use]
     pub fn token(&self, device_id: &[u8]) -> String {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"e2wire confirm");
-        hasher.update(&(device_id.len() as u64).to_le_bytes());
-        hasher.update(device_id);
-        hasher.update(&self.digest());
-        // No letters that are read for one another.
-        const LETTERS: &[u8; 32] = b"23456789abcdefghijkmnpqrstuvwxyz";
-        hasher.finalize().as_bytes()[..10]
-            .iter()
-            .map(|byte| char::from(LETTERS[usize::from(byte % 32)]))
-            .collect()
+        token(&self.digest(), device_id)
     }
+}
+
+/// What a person types to confirm exactly the plan with this digest on
+/// exactly this device: ten letters and digits.
+#[must_use]
+pub fn token(plan: &Digest, device_id: &[u8]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"e2wire confirm");
+    hasher.update(&(device_id.len() as u64).to_le_bytes());
+    hasher.update(device_id);
+    hasher.update(plan);
+    // No letters that are read for one another.
+    const LETTERS: &[u8; 32] = b"23456789abcdefghijkmnpqrstuvwxyz";
+    hasher.finalize().as_bytes()[..10]
+        .iter()
+        .map(|byte| char::from(LETTERS[usize::from(byte % 32)]))
+        .collect()
 }
 
 /// The superblock that stands while a plan is carried out: the old one with

@@ -9,7 +9,10 @@ pub mod file;
 pub mod mounts;
 pub mod output;
 pub mod source;
+pub mod usage;
+pub mod writer;
 
 pub use file::LocalFile;
 pub use output::{LocalOutput, OutputOptions, StdoutStream};
 pub use source::LocalSource;
+pub use writer::LocalWriter;

@@ -227,6 +227,13 @@ impl BlockSource for RemoteDevice<'_> {
         &self.facts
     }
 
+    fn differing(
+        &self,
+        ranges: &[(ByteRange, Digest)],
+    ) -> Result<Vec<ByteRange>> {
+        self.changed(ranges)
+    }
+
     fn read(
         &self,
         ranges: &[ByteRange],

@@ -73,6 +73,8 @@ const VERBS: &[&str] = &[
     "image",
     "verify",
     "convert",
+    "install",
+    "undo",
     "completions",
     "man",
 ];

@@ -7,9 +7,17 @@ use crate::support::{Bench, Ended};
 /// The commands under "Examples:" in the help of every verb.
 fn examples(bench: &Bench) -> Vec<String> {
     let mut lines = Vec::new();
-    for verb in
-        ["ls", "plan", "image", "verify", "convert", "completions", "man"]
-    {
+    for verb in [
+        "ls",
+        "plan",
+        "image",
+        "verify",
+        "convert",
+        "install",
+        "undo",
+        "completions",
+        "man",
+    ] {
         let help = bench.run(&[verb, "--help"]).stdout;
         let (_, examples) = help.split_once("Examples:\n").expect(verb);
         lines.extend(
@@ -20,6 +28,24 @@ fn examples(bench: &Bench) -> Vec<String> {
         );
     }
     lines
+}
+
+/// Damages the disk and installs the image, so that there is an undo file of
+/// the name that the example gives it.
+fn make_undo_file(bench: &Bench) {
+    use std::os::unix::fs::FileExt as _;
+    let disk =
+        fs::OpenOptions::new().write(true).open(bench.path().join("disk"));
+    disk.unwrap().write_all_at(&[1; 8], 4096 + 16).unwrap();
+    let words = ["--json", "install", "sda3.qcow2", "disk"];
+    let plan = bench.run(&words).stdout;
+    let plan = crate::support::events(&plan);
+    let plan = plan.iter().find(|event| event["type"] == "plan").unwrap();
+    let token = plan["confirm"].as_str().unwrap();
+    let undo = "sda3.qcow2.k7w2m9xq4e.undo";
+    let words = [&words[..], &["--confirm", token, "--undo", undo]].concat();
+    let done = bench.run(&words);
+    assert_eq!(done.code, Some(0), "{}", done.stdout);
 }
 
 #[test]
@@ -41,6 +67,9 @@ fn every_example_works() {
             fs::remove_file(&image).unwrap();
             fs::remove_file(image.with_added_extension("manifest.json"))
                 .unwrap();
+        }
+        if line.contains("undo --list") {
+            make_undo_file(&bench);
         }
         let here = line
             .replace("/dev/sda3", "disk")

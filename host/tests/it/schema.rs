@@ -103,6 +103,11 @@ fn every_event_is_as_the_schema_says() {
         &["verify", "a.raw", "--against", "disk.img"],
         &["verify", "a.raw", "--against", "damaged.img"],
         &["verify", "missing.raw"],
+        &["install", "a.qcow2", "damaged.img", "--allow-uuid-change"],
+        &["install", "a.qcow2", "disk.img"],
+        &["install", "a.qcow2", "damaged.img"],
+        &["undo", "a.undo", "--list"],
+        &["undo", "a.undo", "disk.img"],
         &["image", "short.img", "c.raw", "--data"],
         &["image", "disk.img", "no-suffix"],
         &["image", "--no-such-option"],
@@ -112,6 +117,7 @@ fn every_event_is_as_the_schema_says() {
         &["completions", "bash"],
     ];
     let mut seen = BTreeSet::new();
+    confirm(&bench, &mut seen);
     for run in runs {
         let words = [&["--json"], *run].concat();
         let ended = bench.run(&words);
@@ -122,6 +128,23 @@ fn every_event_is_as_the_schema_says() {
     for kind in must {
         assert!(seen.contains(kind), "no run had an event `{kind}`");
     }
+}
+
+/// An install that is carried out, and leaves `a.undo`.
+fn confirm(bench: &Bench, seen: &mut BTreeSet<String>) {
+    assert_eq!(bench.run(&["image", "disk.img", "i.qcow2"]).code, Some(0));
+    let disk = bench.path().join("disk.img");
+    let disk = std::fs::OpenOptions::new().write(true).open(disk).unwrap();
+    disk.write_all_at(&[1; 8], 2048).unwrap();
+    let words = ["--json", "install", "i.qcow2", "disk.img"];
+    let planned = bench.run(&words);
+    check(&planned.stdout, Some(5), seen);
+    let events = events(&planned.stdout);
+    let plan = events.iter().find(|event| event["type"] == "plan").unwrap();
+    let token = plan["confirm"].as_str().unwrap();
+    let more = ["--confirm", token, "--undo", "a.undo"];
+    let done = bench.run(&[&words[..], &more].concat());
+    check(&done.stdout, Some(0), seen);
 }
 
 #[test]

@@ -23,6 +23,7 @@ impl Bench {
             .args(arguments)
             .current_dir(self.path())
             .env_remove("E2WIRE_TARGET")
+            .env("XDG_STATE_HOME", self.path())
             .stdin(Stdio::null());
         command
     }

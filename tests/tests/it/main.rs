@@ -4,6 +4,7 @@ mod boot;
 mod compat;
 mod damage;
 mod fixtures;
+mod install;
 mod remote;
 mod safety;
 mod sim;

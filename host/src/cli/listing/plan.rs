@@ -61,14 +61,14 @@ pub(in crate::cli) fn table(plan: &Plan) -> String {
     out
 }
 
-fn rounded(time: Duration) -> String {
+pub(super) fn rounded(time: Duration) -> String {
     match time.as_secs() {
         0 => "less than a second".to_owned(),
         seconds => text::duration(seconds),
     }
 }
 
-fn row(name: &str, blocks: u64, size: &str) -> String {
+pub(super) fn row(name: &str, blocks: u64, size: &str) -> String {
     format!("  {name:<22} {blocks:>12} {size:>11}")
 }
 
@@ -93,10 +93,10 @@ pub(in crate::cli) struct PlanEvent<'a> {
 }
 
 #[derive(Serialize)]
-struct KindCost {
-    kind: &'static str,
-    blocks: u64,
-    bytes: u64,
+pub(super) struct KindCost {
+    pub(super) kind: &'static str,
+    pub(super) blocks: u64,
+    pub(super) bytes: u64,
 }
 
 impl<'a> PlanEvent<'a> {

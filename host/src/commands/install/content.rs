@@ -1,0 +1,210 @@
+//! What an image has to give: which blocks of it are known, what each is
+//! for, and the bytes.
+
+use std::path::Path;
+
+use crate::block_set::BlockSet;
+use crate::commands::capture::Capture;
+use crate::commands::verify;
+use crate::commands::writing::read_bytes;
+use crate::digest::RangeRecord;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ext::{
+    BlockKind, Geometry, Scope, Selection, Walk, WalkOptions, Walker,
+};
+use crate::image::format::Format;
+use crate::image::{self, OpenImage};
+use crate::manifest::{self, Manifest};
+use crate::observer::Observer;
+use crate::source::BlockSource;
+use crate::stop::Stop;
+use crate::units::{BlockNumber, BlockSize, ByteOffset, ByteRange};
+
+/// Where in a filesystem the superblock lies.
+pub(super) const SUPERBLOCK_AT: u64 = 1024;
+
+/// An image that was opened and walked.
+pub(super) struct Content {
+    image: OpenImage,
+    /// What was asked of the walk, and what it found.
+    pub(super) walk: Walk,
+    /// Its manifest, if it has one.
+    pub(super) manifest: Option<Manifest>,
+    /// The blocks that the image is known to hold.
+    pub(super) held: BlockSet,
+}
+
+/// How much an image has to prove before it is believed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Proof {
+    /// Its manifest, block by block.
+    Manifest,
+    /// Nothing: somebody changed it on purpose, or says so.
+    None,
+}
+
+impl Content {
+    /// Opens the image at `path` and walks it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] when it cannot prove that it is what it was
+    /// when it was made; else as opening and walking it.
+    pub(super) fn open(
+        path: &Path,
+        data: bool,
+        proof: Proof,
+        observer: &dyn Observer,
+        stop: &Stop,
+    ) -> Result<Self> {
+        let known = match (manifest::read(path), proof) {
+            (Ok(known), _) => known,
+            // What a manifest said before a repair is of no use afterwards.
+            (Err(_), Proof::None) => None,
+            (Err(error), Proof::Manifest) => return Err(error),
+        };
+        if known.as_ref().is_some_and(|(known, _)| known.dest_offset() > 0) {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!(
+                    "the filesystem in {} does not begin where the file does",
+                    path.display()
+                ),
+            )
+            .hint("turn it into an image of its own first"));
+        }
+        let image = image::open(path, None)?;
+        if proof == Proof::Manifest {
+            prove(path, &image, known.as_ref(), observer, stop)?;
+        }
+        let walker = Walker::new(WalkOptions {
+            selection: Selection::Complete,
+            scope: match (image.format, data) {
+                (Format::Normal, _) => Scope::Tables,
+                (_, true) => Scope::Data,
+                (_, false) => Scope::Metadata,
+            },
+            device_length: Some(image.source().facts().length),
+            ..WalkOptions::default()
+        });
+        let source = image.source();
+        let walk = Capture::new(source, observer, stop).walk(walker, None)?;
+        let size = walk.geometry.block_size;
+        let held = match (&known, proof) {
+            (Some((_, records)), Proof::Manifest) => {
+                records.iter().map(|record| record.run).collect()
+            }
+            _ => image.stored.touched(size),
+        };
+        let manifest = known.map(|(manifest, _)| manifest);
+        Ok(Self { image, walk, manifest, held })
+    }
+
+    pub(super) fn source(&self) -> &dyn BlockSource {
+        self.image.source()
+    }
+
+    pub(super) fn geometry(&self) -> &Geometry {
+        &self.walk.geometry
+    }
+
+    pub(super) fn size(&self) -> BlockSize {
+        self.walk.geometry.block_size
+    }
+
+    /// The superblock as the image has it.
+    pub(super) fn superblock(&self) -> [u8; 1024] {
+        *self.walk.superblock
+    }
+
+    /// The bytes of a stretch.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] when the image does not hold it whole.
+    pub(super) fn bytes(&self, range: ByteRange) -> Result<Vec<u8>> {
+        read_bytes(self.source(), range)
+    }
+
+    /// The known blocks of each kind, each block in one kind only. The
+    /// superblock is not among them: it has its own way.
+    pub(super) fn by_kind(&self) -> Vec<(BlockKind, BlockSet)> {
+        let mut seen = BlockSet::new();
+        seen.insert(self.superblock_block());
+        if let Some(superblock) = self.walk.kind(BlockKind::Superblock) {
+            seen.union_with(superblock);
+        }
+        let mut all = Vec::new();
+        for (kind, blocks) in &self.walk.kinds {
+            if *kind == BlockKind::Superblock {
+                continue;
+            }
+            let mut own = blocks.clone();
+            own.intersect_with(&self.held);
+            own.subtract(&seen);
+            seen.union_with(&own);
+            if !own.is_empty() {
+                all.push((*kind, own));
+            }
+        }
+        all
+    }
+
+    /// The block that the superblock lies in. With bigalloc and 1 KiB blocks
+    /// that is not the first block of group 0.
+    fn superblock_block(&self) -> BlockNumber {
+        self.size().block_of(ByteOffset(SUPERBLOCK_AT))
+    }
+
+    /// Whether the superblock itself is known.
+    pub(super) fn holds_superblock(&self) -> bool {
+        self.held.contains(self.superblock_block())
+    }
+}
+
+fn prove(
+    path: &Path,
+    image: &OpenImage,
+    known: Option<&(Manifest, Vec<RangeRecord>)>,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<()> {
+    let name = path.display();
+    let Some((manifest, records)) = known else {
+        // Nobody repairs a normal image, no tool can.
+        if image.format == Format::Normal {
+            return Ok(());
+        }
+        return Err(Error::new(
+            ErrorKind::Refused,
+            format!(
+                "{name} has no manifest that proves that it is what it was \
+                 when it was made"
+            ),
+        )
+        .intact("nothing was written")
+        .hint(
+            "if it was repaired, name the image that it was made from: \
+             --original IMAGE; if you know that nobody changed it: \
+             --unproven",
+        ));
+    };
+    let size = manifest.block_size()?;
+    let bad =
+        verify::against_records(image.source(), records, size, observer, stop)?;
+    if bad.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Refused,
+        format!(
+            "{name} is not what its manifest says: {} differ",
+            crate::text::count(bad.count().0, "block")
+        ),
+    )
+    .intact("nothing was written")
+    .hint(
+        "`e2wire verify` says which; if it was repaired on purpose, name the \
+         image that it was made from: --original IMAGE",
+    ))
+}

@@ -1,0 +1,216 @@
+//! The plan: what the image has and the device has otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::commands::install::InstallRequest;
+use crate::commands::install::content::{Content, SUPERBLOCK_AT};
+use crate::commands::install::identity::range;
+use crate::commands::install::select::Wish;
+use crate::commands::writing::{read_bytes, same_or_read};
+use crate::error::Result;
+use crate::ext::BlockKind;
+use crate::ext::groups::descriptor_block;
+use crate::ext::superblock::Superblock;
+use crate::install::{Plan, Planner, marked};
+use crate::observer::{Event, Observer, Phase};
+use crate::source::BlockSource;
+use crate::stop::Stop;
+use crate::undo::{Entry, Stage};
+use crate::units::{BlockNumber, ByteCount, ByteOffset, ByteRange};
+
+/// How much is compared in one step: what a line carries in a second or two
+/// when all of it differs.
+const STEP_BYTES: u64 = 256 * 1024;
+/// How many stretches are asked about together.
+const STEP_RANGES: usize = 64;
+
+/// An image and a device, about to be compared.
+pub(super) struct Comparison<'a> {
+    pub(super) request: &'a InstallRequest,
+    pub(super) content: &'a Content,
+    pub(super) device: &'a dyn BlockSource,
+    pub(super) wish: &'a Wish<'a>,
+    /// The superblock as it lies on the device.
+    pub(super) superblock: [u8; 1024],
+    pub(super) observer: &'a dyn Observer,
+    pub(super) stop: &'a Stop,
+}
+
+/// What came of it.
+pub(super) struct Compared {
+    pub(super) plan: Plan,
+    /// The groups that it touches, ascending.
+    pub(super) groups: Vec<u32>,
+}
+
+impl Comparison<'_> {
+    /// Compares everything that is wanted.
+    ///
+    /// # Errors
+    ///
+    /// When either side cannot be read.
+    pub(super) fn run(&self) -> Result<Compared> {
+        self.observer.event(&Event::Phase(Phase::Verify));
+        let size = self.content.size();
+        let wanted: Vec<(BlockKind, Vec<ByteRange>)> = self
+            .content
+            .by_kind()
+            .into_iter()
+            .map(|(kind, blocks)| {
+                let blocks = self.wish.blocks(kind, &blocks);
+                let runs = blocks.runs().filter_map(|run| run.bytes(size));
+                (kind, runs.flat_map(|run| run.cut(STEP_BYTES)).collect())
+            })
+            .collect();
+        let all = wanted.iter().flat_map(|(_, ranges)| ranges);
+        let total = ByteCount(all.map(|range| range.length().0).sum());
+        let mut done = ByteCount(0);
+        let mut planner = Planner::default();
+        for (kind, ranges) in &wanted {
+            for some in ranges.chunks(STEP_RANGES) {
+                self.stop.check()?;
+                self.compare(*kind, some, &mut planner)?;
+                done.0 +=
+                    some.iter().map(|range| range.length().0).sum::<u64>();
+                self.observer.event(&Event::Progress { done, total });
+            }
+        }
+        self.compare_first_block(&mut planner)?;
+        let offset = self.request.dest_offset;
+        let plan = planner.finish(
+            offset,
+            &self.superblock,
+            &self.wanted_superblock(),
+        )?;
+        let groups = self.groups(&plan);
+        Ok(Compared { plan, groups })
+    }
+
+    /// The superblock as it shall be.
+    fn wanted_superblock(&self) -> [u8; 1024] {
+        match self.wish.superblock() && self.content.holds_superblock() {
+            true => self.content.superblock(),
+            false => self.superblock,
+        }
+    }
+
+    fn compare(
+        &self,
+        kind: BlockKind,
+        ranges: &[ByteRange],
+        planner: &mut Planner,
+    ) -> Result<()> {
+        let mut wanted = Vec::with_capacity(ranges.len());
+        for &range in ranges {
+            wanted.push((self.on_device(range)?, self.wanted(kind, range)?));
+        }
+        let asked: Vec<(ByteRange, &[u8])> =
+            wanted.iter().map(|(at, bytes)| (*at, bytes.as_slice())).collect();
+        let now = same_or_read(self.device, &asked)?;
+        let unit = self.content.size().bytes();
+        for ((at, bytes), now) in wanted.iter().zip(now) {
+            if let Some(now) = now {
+                planner.compare(at.start(), kind, unit, &now, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What shall lie at `range` of the filesystem.
+    fn wanted(&self, kind: BlockKind, range: ByteRange) -> Result<Vec<u8>> {
+        let new = self.content.bytes(range)?;
+        if kind != BlockKind::Descriptors || self.request.groups.is_none() {
+            return Ok(new);
+        }
+        // Only the descriptors of some groups: the others stay.
+        let mut mixed = read_bytes(self.device, self.on_device(range)?)?;
+        let size = self.content.size();
+        let first = size.block_of(range.start()).0;
+        let order = self.descriptor_order();
+        for (index, block) in (first..).zip(0..mixed.len() / size.bytes()) {
+            let Some(part) = order.get(&index) else { continue };
+            for slot in self.wish.descriptors(*part).unwrap_or_default() {
+                let from = block * size.bytes() + slot.start;
+                let to = block * size.bytes() + slot.end;
+                mixed[from..to].copy_from_slice(&new[from..to]);
+            }
+        }
+        Ok(mixed)
+    }
+
+    /// Which part of the descriptor table each of its blocks is.
+    fn descriptor_order(&self) -> BTreeMap<u64, u32> {
+        let superblock =
+            Superblock::check(&self.content.superblock(), None, None);
+        let Ok(superblock) = superblock else { return BTreeMap::new() };
+        (0..superblock.geometry.descriptor_blocks)
+            .map(|part| (descriptor_block(&superblock, part, false).0, part))
+            .collect()
+    }
+
+    /// With `--data`: what lies before and behind the superblock in its
+    /// block, for instance a boot loader.
+    fn compare_first_block(&self, planner: &mut Planner) -> Result<()> {
+        let size = self.content.size().bytes_u64();
+        if !self.clones() || !self.content.held.contains(BlockNumber(0)) {
+            return Ok(());
+        }
+        let places = [(0, SUPERBLOCK_AT.min(size)), (2048, size.max(2048))];
+        for (from, to) in places.into_iter().filter(|(from, to)| from < to) {
+            let place = range(from, to - from)?;
+            let new = self.content.bytes(place)?;
+            let at = self.on_device(place)?;
+            let now = read_bytes(self.device, at)?;
+            planner.compare(at.start(), BlockKind::Data, 512, &now, &new)?;
+        }
+        Ok(())
+    }
+
+    fn clones(&self) -> bool {
+        self.request.data
+            && self.wish.kind(BlockKind::Data)
+            && self.request.groups.is_none()
+    }
+
+    fn on_device(&self, range: ByteRange) -> Result<ByteRange> {
+        let start = range.start().0.saturating_add(self.request.dest_offset.0);
+        self::range(start, range.length().0)
+    }
+
+    /// Both sides of an entry of the plan, read again.
+    ///
+    /// # Errors
+    ///
+    /// When either side cannot be read.
+    pub(super) fn bytes(&self, entry: &Entry) -> Result<(Vec<u8>, Vec<u8>)> {
+        let new = self.wanted_superblock();
+        let mark = marked(&self.superblock, &new);
+        match entry.stage {
+            Stage::Mark => {
+                return Ok((self.superblock.to_vec(), mark.to_vec()));
+            }
+            Stage::Superblock => return Ok((mark.to_vec(), new.to_vec())),
+            _ => {}
+        }
+        let start = entry.range().start().0 - self.request.dest_offset.0;
+        let place = range(start, entry.range().length().0)?;
+        let old = read_bytes(self.device, entry.range())?;
+        Ok((old, self.wanted(entry.kind, place)?))
+    }
+
+    fn groups(&self, plan: &Plan) -> Vec<u32> {
+        let size = self.content.size();
+        let mut groups = BTreeSet::new();
+        for entry in &plan.entries {
+            let skip = self.request.dest_offset.0;
+            let at = entry.range().start().0.saturating_sub(skip);
+            let end = entry.range().end().0.saturating_sub(skip);
+            let first = size.block_of(ByteOffset(at)).0;
+            for block in first..size.blocks_for(ByteCount(end)).0 {
+                let block = BlockNumber(block);
+                groups.insert(self.wish.group_of(entry.kind, block));
+            }
+        }
+        groups.into_iter().collect()
+    }
+}

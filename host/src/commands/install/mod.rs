@@ -1,0 +1,271 @@
+//! `install`: writes an image back to a device, no more of it than differs.
+//!
+//! Without a token it shows what it would write. With the token of exactly
+//! that plan on exactly that device, what lies there is saved first, then the
+//! plan is carried out so that a cut at any place can be gone on from or
+//! taken back.
+
+mod content;
+mod difference;
+mod identity;
+mod journal;
+mod request;
+mod select;
+
+pub use request::{InstallRequest, UndoRequest};
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::commands::install::content::{Content, Proof};
+use crate::commands::install::difference::{Compared, Comparison};
+use crate::commands::install::identity::{
+    Found, identify_device, refuse_active_mmp, refused,
+};
+use crate::commands::install::select::Wish;
+use crate::commands::reach::Reach;
+use crate::commands::writing::{Carry, Reached, WritePlan, carry_out};
+use crate::commands::{Outcome, Report};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ext::superblock::{incompat, uuid_text};
+use crate::install::Executed;
+use crate::observer::{Event, Observer};
+use crate::stop::Stop;
+use crate::text;
+use crate::undo::{Facts, UndoFile};
+
+/// How it ended, and the plan, if that is what was asked for.
+pub type Ended = (Report, Option<WritePlan>);
+
+/// Installs an image, or says what that would do.
+///
+/// # Errors
+///
+/// [`ErrorKind::Refused`] when a guard says no: nothing was written then.
+/// [`ErrorKind::WriteIncomplete`] when writing began and stopped. Else what
+/// reading brings.
+pub fn install(
+    request: &InstallRequest,
+    reach: &Reach,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<Ended> {
+    let reached = Reached::open(reach, &request.device, observer, stop)?;
+    reached.refuse_used()?;
+    let carry = Carry {
+        verb: "install",
+        named_after: &request.image,
+        undo: request.undo.as_deref(),
+        audit: request.audit.as_deref(),
+        reached: &reached,
+        observer,
+        stop,
+    };
+    if let Some(token) = &request.confirm
+        && let Some((undo, path)) = carry.begun(token)?
+    {
+        observer.event(&Event::Warning {
+            code: "resumed",
+            message: format!("going on with the plan in {}", path.display()),
+        });
+        let done = carry_out(&carry, &undo, &path)?;
+        return Ok((report_written(&undo, &path, done), None));
+    }
+    let content = Content::open(
+        &request.image,
+        request.data,
+        if request.unproven { Proof::None } else { Proof::Manifest },
+        observer,
+        stop,
+    )?;
+    tell_holes(&content, observer);
+    let job = Job { request, content: &content, carry };
+    job.run()
+}
+
+/// The blocks that the image lacks because they could not be read.
+fn tell_holes(content: &Content, observer: &dyn Observer) {
+    let holes = content.manifest.as_ref().map_or(0, |m| m.holes_blocks);
+    if holes > 0 {
+        observer.event(&Event::Warning {
+            code: "image_holes",
+            message: format!(
+                "the image lacks {} that could not be read: the device keeps \
+                 what lies there",
+                text::count(holes, "block")
+            ),
+        });
+    }
+}
+
+struct Job<'a> {
+    request: &'a InstallRequest,
+    content: &'a Content,
+    carry: Carry<'a>,
+}
+
+impl Job<'_> {
+    fn run(&self) -> Result<Ended> {
+        let (request, reached) = (self.request, self.carry.reached);
+        let found = identify_device(request, self.content, reached)?;
+        refuse_active_mmp(request, &found, reached, self.carry.stop)?;
+        let wish = Wish::new(request, &self.content.walk);
+        journal::refuse_recovery(self.content, &found, &wish)?;
+        let comparison = Comparison {
+            request,
+            content: self.content,
+            device: reached.source(),
+            wish: &wish,
+            superblock: found.bytes,
+            observer: self.carry.observer,
+            stop: self.carry.stop,
+        };
+        let compared = comparison.run()?;
+        let mut shown = self.describe(&compared, &found);
+        if compared.plan.is_empty() {
+            shown.confirm = None;
+            let report = Report::new(Outcome::Done)
+                .line(format!(
+                    "{} holds all of it already: nothing to do.",
+                    reached.name()
+                ))
+                .fact("changed", false);
+            return Ok((report, Some(shown)));
+        }
+        refuse_newer(request, self.content, &found, &shown)?;
+        let Some(confirmed) = &request.confirm else {
+            if request.dry_run {
+                shown.confirm = None;
+            }
+            return Ok((unconfirmed(request.dry_run), Some(shown)));
+        };
+        if shown.confirm.as_ref() != Some(confirmed) {
+            return Err(other_plan(&shown));
+        }
+        let (undo, path) = self.carry.save(
+            &compared.plan,
+            &self.facts(&compared, &found),
+            &mut |entry| comparison.bytes(entry),
+        )?;
+        let done = carry_out(&self.carry, &undo, &path)?;
+        Ok((report_written(&undo, &path, done), None))
+    }
+
+    fn describe(&self, compared: &Compared, found: &Found) -> WritePlan {
+        let size = self.content.size();
+        let mut shown = WritePlan::of("install", &compared.plan, size)
+            .confirmable(&self.carry, &compared.plan);
+        shown.image = self.request.image.display().to_string();
+        shown.uuid = Some(uuid_text(&self.content.geometry().uuid));
+        shown.groups.clone_from(&compared.groups);
+        shown.remarks.clone_from(&found.remarks);
+        if journal::lacks_journal(self.content) {
+            shown.remarks.push(
+                "The image says that its journal is still to be replayed, \
+                 and does not hold it: run e2fsck afterwards."
+                    .to_owned(),
+            );
+        }
+        shown
+    }
+
+    fn facts(&self, compared: &Compared, found: &Found) -> Facts {
+        let reached = self.carry.reached;
+        Facts {
+            verb: "install".to_owned(),
+            device: reached.name().to_owned(),
+            device_bytes: reached.length().0,
+            disk: reached.disk_facts(),
+            uuid: found.raw.as_ref().map(|raw| uuid_text(&raw.s_uuid)),
+            offset: self.request.dest_offset.0,
+            image: self.request.image.display().to_string(),
+            created_s: now_s(),
+            bytes: compared.plan.bytes().0,
+        }
+    }
+}
+
+/// Refuses to go back behind what was written after the image was made.
+fn refuse_newer(
+    request: &InstallRequest,
+    content: &Content,
+    found: &Found,
+    shown: &WritePlan,
+) -> Result<()> {
+    let Some(raw) = &found.raw else { return Ok(()) };
+    let then = journal::written_s(&content.superblock());
+    let now = journal::written_s(&found.bytes);
+    let other = raw.s_uuid != content.geometry().uuid;
+    if request.allow_changed || other || now <= then {
+        return Ok(());
+    }
+    let kinds: Vec<String> = shown
+        .kinds
+        .iter()
+        .map(|kind| format!("{} {}", kind.blocks, kind.kind))
+        .collect();
+    Err(refused(format!(
+        "the filesystem on {} was written to {} after the image was made; \
+         these structures differ: {}",
+        shown.device,
+        text::duration(now - then),
+        kinds.join(", ")
+    ))
+    .hint(
+        "make a new image; `e2wire diff` tells more; to go back to the old \
+         state all the same, at the cost of what was made since: \
+         --allow-changed",
+    ))
+}
+
+pub(super) fn unconfirmed(dry_run: bool) -> Report {
+    let outcome = match dry_run {
+        true => Outcome::Done,
+        false => Outcome::Unconfirmed,
+    };
+    Report::new(outcome).fact("changed", false)
+}
+
+pub(super) fn other_plan(shown: &WritePlan) -> Error {
+    Error::new(
+        ErrorKind::Refused,
+        format!(
+            "the token is not that of this plan on {}: device, image or \
+             options are not what they were",
+            shown.device
+        ),
+    )
+    .intact("nothing was written")
+    .hint("run the command without --confirm, and read the plan again")
+}
+
+pub(super) fn report_written(
+    undo: &UndoFile,
+    path: &std::path::Path,
+    done: Executed,
+) -> Report {
+    let what = match done.found.0 {
+        0 => String::new(),
+        _ => format!(" ({} were there already)", text::bytes(done.found)),
+    };
+    Report::new(Outcome::Done)
+        .line(format!(
+            "Wrote {} to {} and read them back{what}.",
+            text::bytes(done.written),
+            undo.facts.device
+        ))
+        .line(format!("To go back: e2wire undo {} DEVICE", path.display()))
+        .fact("changed", done.written.0 > 0)
+        .fact("written_bytes", done.written.0)
+        .fact("found_bytes", done.found.0)
+        .fact("undo", path.display().to_string())
+}
+
+pub(super) fn now_s() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}
+
+/// Whether the journal has to be replayed before the filesystem is whole.
+fn needs_recovery(raw: &crate::ext::superblock::RawSuperblock) -> bool {
+    raw.s_feature_incompat.get() & incompat::RECOVER != 0
+}

@@ -1,0 +1,223 @@
+//! From a confirmed plan to a written device: undo file, audit log, arming,
+//! writing.
+
+use std::path::{Path, PathBuf};
+
+use crate::commands::writing::audit::{self, Audit, Audited};
+use crate::commands::writing::{Reached, WritePlan, read_bytes};
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::install::{Arming, Executed, Plan, execute, token};
+use crate::local::output::beside;
+use crate::local::{LocalOutput, OutputOptions};
+use crate::observer::{Event, Observer, Phase};
+use crate::stop::Stop;
+use crate::undo::{Entry, Facts, UndoFile, UndoWriter};
+use crate::units::ByteRange;
+
+/// Where the bytes of a plan come from: those that lie there and those that
+/// shall.
+pub(in crate::commands) type Wanted<'a> =
+    dyn FnMut(&Entry) -> Result<(Vec<u8>, Vec<u8>)> + 'a;
+
+/// What a confirmed plan is carried out with.
+pub(in crate::commands) struct Carry<'a> {
+    pub(in crate::commands) verb: &'static str,
+    /// What the undo file is named after.
+    pub(in crate::commands) named_after: &'a Path,
+    /// The undo file, if somebody named it.
+    pub(in crate::commands) undo: Option<&'a Path>,
+    /// The audit log, if somebody named it.
+    pub(in crate::commands) audit: Option<&'a Path>,
+    pub(in crate::commands) reached: &'a Reached<'a>,
+    pub(in crate::commands) observer: &'a dyn Observer,
+    pub(in crate::commands) stop: &'a Stop,
+}
+
+impl Carry<'_> {
+    /// The undo file of the plan with this token.
+    pub(in crate::commands) fn undo_path(&self, token: &str) -> PathBuf {
+        let name = || beside(self.named_after, &format!(".{token}.undo"));
+        self.undo.map_or_else(name, Path::to_owned)
+    }
+
+    /// The plan that an earlier run with this token began, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When a file that was named holds another plan, or cannot be read.
+    pub(in crate::commands) fn begun(
+        &self,
+        confirmed: &str,
+    ) -> Result<Option<(UndoFile, PathBuf)>> {
+        // A token is a part of a file's name: nothing else may be.
+        if !confirmed.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Ok(None);
+        }
+        let path = self.undo_path(confirmed);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let undo = UndoFile::open(&path)?;
+        if token(&undo.plan_digest(), self.reached.id()) == confirmed {
+            return Ok(Some((undo, path)));
+        }
+        Err(Error::new(
+            ErrorKind::Refused,
+            format!("{} holds another plan", path.display()),
+        )
+        .intact("nothing was written")
+        .hint("name another file by --undo"))
+    }
+
+    /// Writes the undo file of a plan that was confirmed.
+    ///
+    /// # Errors
+    ///
+    /// As [`LocalOutput::create`] and [`UndoWriter::add`]; nothing was
+    /// written to the device then.
+    pub(in crate::commands) fn save(
+        &self,
+        plan: &Plan,
+        facts: &Facts,
+        wanted: &mut Wanted<'_>,
+    ) -> Result<(UndoFile, PathBuf)> {
+        let path = self.undo_path(&plan.token(self.reached.id()));
+        let sources: Vec<_> =
+            self.reached.source().facts().file.into_iter().collect();
+        let options =
+            OutputOptions { overwrite: false, sync: true, sources: &sources };
+        self.observer.event(&Event::Phase(Phase::Copy));
+        let mut out = LocalOutput::create(&path, options)?;
+        let mut writer = UndoWriter::begin(out.file(), facts)?;
+        for entry in &plan.entries {
+            self.stop.check()?;
+            let (old, new) = wanted(entry)?;
+            writer.add(*entry, &old, &new)?;
+        }
+        writer.seal()?;
+        out.publish()?;
+        Ok((UndoFile::open(&path)?, path))
+    }
+}
+
+/// Carries out the plan in `undo`, which lies at `path`.
+///
+/// # Errors
+///
+/// [`ErrorKind::WriteIncomplete`] when writing began: the text names the undo
+/// file. Other kinds when nothing was written.
+pub(in crate::commands) fn carry_out(
+    carry: &Carry<'_>,
+    undo: &UndoFile,
+    path: &Path,
+) -> Result<Executed> {
+    let arming = Arming::of(undo);
+    let log = carry.audit.map_or_else(audit::default_path, Path::to_owned);
+    let mut log = Audit::open(&log, carry.verb)?;
+    refuse_changed(carry, undo)?;
+    let target = carry.reached.arm(&arming)?;
+    log.arm(&undo.facts, &arming, path)?;
+    let mut audited = Audited { target, audit: &mut log };
+    let done = execute(undo, &mut audited, carry.observer, carry.stop);
+    drop(audited);
+    let logged = log.end(&arming.plan, &done);
+    let done = done.map_err(|error| {
+        let device = carry.reached.name();
+        let intact = format!(
+            "what lay there before is in {}; nothing outside the plan was \
+             written",
+            path.display()
+        );
+        let hint = format!(
+            "the same command with the same token goes on; `e2wire undo {} \
+             {device}` goes back",
+            path.display()
+        );
+        error.intact(intact).hint(hint)
+    })?;
+    logged.map(|()| done)
+}
+
+/// Before the first write: everything must be as the plan says, old or (after
+/// an earlier run) new. A conflict half-way is the last resort, not the rule.
+fn refuse_changed(carry: &Carry<'_>, undo: &UndoFile) -> Result<()> {
+    let source = carry.reached.source();
+    let mut all: Vec<(usize, &Entry)> = undo.entries().enumerate().collect();
+    // The superblock's place comes twice: the mark first.
+    all.sort_by_key(|(_, entry)| (entry.range(), entry.stage));
+    let here = |range: ByteRange| {
+        let from = all.partition_point(|(_, e)| e.range() < range);
+        let to = all.partition_point(|(_, e)| e.range() <= range);
+        all.get(from..to).unwrap_or_default()
+    };
+    let mut asked: Vec<(ByteRange, Digest)> =
+        all.iter().map(|(_, entry)| (entry.range(), entry.old)).collect();
+    asked.dedup_by_key(|(range, _)| *range);
+    for some in asked.chunks(ASKED_AT_ONCE) {
+        carry.stop.check()?;
+        for range in source.differing(some)? {
+            refuse_strange(&read_bytes(source, range)?, here(range), undo)?;
+        }
+    }
+    Ok(())
+}
+
+/// How many places are looked at in one question.
+const ASKED_AT_ONCE: usize = 256;
+
+/// `now` must be made of sectors of what the entries for this place replace
+/// and write.
+fn refuse_strange(
+    now: &[u8],
+    here: &[(usize, &Entry)],
+    undo: &UndoFile,
+) -> Result<()> {
+    let digest = *blake3::hash(now).as_bytes();
+    if here.iter().any(|(_, e)| e.old == digest || e.new == digest) {
+        return Ok(());
+    }
+    let mut sides = Vec::new();
+    for (index, _) in here {
+        let (old, new) = undo.bytes(*index)?;
+        sides.extend([old, new]);
+    }
+    let known = now.chunks(SECTOR).enumerate().all(|(index, now)| {
+        let side =
+            |bytes: &Vec<u8>| bytes.chunks(SECTOR).nth(index) == Some(now);
+        sides.iter().any(side)
+    });
+    if known {
+        return Ok(());
+    }
+    let entry = here.first().map(|(_, entry)| **entry);
+    let (kind, at) =
+        entry.map_or(("", 0), |e| (e.kind.name(), e.range().start().0));
+    Err(Error::new(
+        ErrorKind::Refused,
+        format!(
+            "the device changed since the plan was made: the {kind} at byte \
+             {at} is neither what the plan replaces nor what it writes"
+        ),
+    )
+    .intact("nothing was written")
+    .hint("find out who writes to this device; then make a new plan"))
+}
+
+/// What a disk writes whole.
+const SECTOR: usize = 512;
+
+impl WritePlan {
+    /// Fills in where the undo file goes and what confirms the plan.
+    pub(in crate::commands) fn confirmable(
+        mut self,
+        carry: &Carry<'_>,
+        plan: &Plan,
+    ) -> Self {
+        let token = plan.token(carry.reached.id());
+        self.device = carry.reached.name().to_owned();
+        self.undo = carry.undo_path(&token);
+        self.confirm = Some(token);
+        self
+    }
+}

@@ -1,0 +1,152 @@
+//! A device that may come to be written: the one door to it, here or there.
+
+use std::path::{Path, PathBuf};
+
+use crate::commands::reach::Reach;
+use crate::error::{Error, ErrorKind, Result};
+use crate::identify::identify;
+use crate::install::Arming;
+use crate::install::target::WriteTarget;
+use crate::inventory::ContentKind;
+use crate::local::devices::SystemPaths;
+use crate::local::usage::{Usage, usage};
+use crate::local::{LocalSource, LocalWriter};
+use crate::observer::Observer;
+use crate::remote::target::Target;
+use crate::source::{BlockSource, DiskIdentity};
+use crate::stop::Stop;
+use crate::units::{ByteCount, ByteOffset};
+
+/// A device, open for reading, that knows who it is and what uses it.
+///
+/// All addresses are those of the device, wherever on it a filesystem starts.
+pub struct Reached<'w> {
+    source: Box<dyn BlockSource + 'w>,
+    usage: Usage,
+    way: Way,
+}
+
+/// How it is written.
+enum Way {
+    Local(PathBuf),
+}
+
+impl<'w> Reached<'w> {
+    /// Finds `device`; nothing is written, and nobody is kept from it.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::commands::reach::open_source`].
+    pub fn open(
+        reach: &Reach,
+        device: &Path,
+        _observer: &'w dyn Observer,
+        _stop: &Stop,
+    ) -> Result<Self> {
+        if reach.target != Target::Local {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "devices behind a line cannot be written to yet",
+            ));
+        }
+        let source = LocalSource::open(device, ByteOffset(0))?;
+        let usage = usage(device, &SystemPaths::default())?;
+        let way = Way::Local(device.to_owned());
+        Ok(Self { source: Box::new(source), usage, way })
+    }
+
+    /// What it holds now.
+    #[must_use]
+    pub fn source(&self) -> &(dyn BlockSource + 'w) {
+        self.source.as_ref()
+    }
+
+    /// How people call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.source.facts().name
+    }
+
+    /// Its length.
+    #[must_use]
+    pub fn length(&self) -> ByteCount {
+        self.source.facts().length
+    }
+
+    /// The same for this device tomorrow, another one for each other device.
+    #[must_use]
+    pub fn id(&self) -> &[u8] {
+        &self.usage.id
+    }
+
+    /// Who made the disk, and which one it is.
+    #[must_use]
+    pub const fn disk(&self) -> &DiskIdentity {
+        &self.usage.disk
+    }
+
+    /// The disk's identity as a list, for the facts of a plan.
+    #[must_use]
+    pub fn disk_facts(&self) -> Vec<String> {
+        let DiskIdentity { model, serial, wwn } = self.disk();
+        [("model", model), ("serial", serial), ("wwn", wwn)]
+            .into_iter()
+            .filter_map(|(name, value)| {
+                Some(format!("{name} {}", value.as_ref()?))
+            })
+            .collect()
+    }
+
+    /// Refuses a device that is in use, or a part of something larger.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] then, or when nobody can say.
+    pub fn refuse_used(&self) -> Result<()> {
+        if !self.usage.used_by.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!(
+                    "{} is in use: {}",
+                    self.name(),
+                    self.usage.used_by.join(", ")
+                ),
+            )
+            .intact("nothing was written")
+            .hint("unmount it and stop what is built on it, then try again"));
+        }
+        let member = identify(self.source())?.into_iter().find(|content| {
+            matches!(
+                content.kind,
+                ContentKind::LvmPv | ContentKind::MdMember | ContentKind::Luks
+            )
+        });
+        let Some(member) = member else { return Ok(()) };
+        Err(Error::new(
+            ErrorKind::Refused,
+            format!(
+                "{} is a member of something larger ({}): a filesystem on it \
+                 would not lie where it seems to",
+                self.name(),
+                member.kind.name()
+            ),
+        )
+        .intact("nothing was written")
+        .hint(
+            "write to the volume or array itself; if the mark is left over \
+             from an earlier use, remove it first (wipefs)",
+        ))
+    }
+
+    /// Arms the device for one plan, and keeps everybody else from it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] when somebody has it; else as opening and
+    /// reaching it.
+    pub fn arm(&self, arming: &Arming) -> Result<Box<dyn WriteTarget + '_>> {
+        match &self.way {
+            Way::Local(path) => Ok(Box::new(LocalWriter::open(path, arming)?)),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Images written back: `install` and `undo` on real filesystems, beside
+//! e2image and e2fsck.
+
+mod cuts;
+mod guards;
+mod restore;

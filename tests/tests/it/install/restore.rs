@@ -1,0 +1,210 @@
+//! What is put back is what was there, and what e2image would put back.
+
+use std::path::Path;
+
+use e2wire_tests::fixtures::{RECIPES, fixture, in_parallel};
+use e2wire_tests::rescue::Rescue;
+use e2wire_tests::{oracle, tools};
+
+/// Spoils a few of the tables of every kind that a normal image has, by what
+/// dumpe2fs says of the first group.
+fn spoil(rescue: &Rescue) -> Vec<(u64, u64)> {
+    let said = oracle::dumpe2fs(&[], &rescue.disk);
+    let number = |key: &str| -> u64 {
+        let (_, rest) = said
+            .split_once(key)
+            .unwrap_or_else(|| panic!("dumpe2fs does not say {key}: {said}"));
+        let digits: String = rest
+            .trim_start()
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
+        digits.parse().unwrap()
+    };
+    let size = number("Block size:");
+    let (_, group) = said.split_once("Group 0:").unwrap();
+    let in_group = |key: &str| -> Option<u64> {
+        let (_, rest) = group.split_once(key)?;
+        let digits: String =
+            rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    };
+    let descriptors = ["Group descriptors at ", "Group descriptor at "];
+    let blocks = [
+        descriptors.into_iter().find_map(in_group).unwrap(),
+        in_group("Block bitmap at ").unwrap(),
+        in_group("Inode bitmap at ").unwrap(),
+        in_group("Inode table at ").unwrap(),
+    ];
+    let mut places = vec![(1024 + 0x78, 4)];
+    places.extend(blocks.iter().map(|block| (block * size + 64, 40)));
+    for &(at, length) in &places {
+        rescue.poke(at, &vec![0xA5; usize::try_from(length).unwrap()]);
+    }
+    places
+}
+
+#[test]
+fn every_byte_comes_back_and_an_undo_brings_the_damage_back() {
+    let cases = [
+        ("ext4-1k-full", "a.raw"),
+        ("ext4-4k-full", "a.qcow2"),
+        ("ext2-2k-full", "a.e2i"),
+        ("ext4-64k-full", "a.qcow2"),
+    ];
+    for (name, image) in cases {
+        let rescue = Rescue::new(name);
+        let image = rescue.image(image, &[]);
+        let image = image.to_str().unwrap();
+        let good = rescue.copy(&rescue.disk, "good");
+        spoil(&rescue);
+        let bad = rescue.copy(&rescue.disk, "bad");
+        let token = rescue.confirm(&["install", image, "disk"]);
+        rescue.assert_same(&good, &format!("{name}: installed"));
+        let again = rescue.run(&["install", image, "disk"]);
+        assert_eq!(again.code, 0, "{name}: {}", again.said);
+        assert_eq!(again.event("result")["changed"], false);
+
+        let undo = format!("{image}.{token}.undo");
+        let back = rescue.confirm(&["undo", &undo, "disk"]);
+        rescue.assert_same(&bad, &format!("{name}: undone"));
+        let undo = format!("{undo}.{back}.undo");
+        rescue.confirm(&["undo", &undo, "disk"]);
+        rescue.assert_same(&good, &format!("{name}: the undo undone"));
+    }
+}
+
+/// Fields that an install by e2image changes: write time, what was written
+/// over the whole life, and the checksum over them.
+fn without_clocks(superblock: &[u8]) -> Vec<u8> {
+    let mut superblock = superblock.to_vec();
+    for field in [0x30..0x34, 0x178..0x180, 0x274..0x275, 0x3FC..0x400] {
+        superblock[field].fill(0);
+    }
+    superblock
+}
+
+/// Installs the same image by both, and compares.
+fn differential(name: &str) -> Result<(), String> {
+    let rescue = Rescue::new(name);
+    let image = rescue.path("image.e2i");
+    let made = oracle::E2image::default().run(&rescue.disk, &image);
+    if !made.status.success() {
+        return Err(format!("{name}: {}", oracle::text(&made)));
+    }
+    let places = spoil(&rescue);
+    let theirs = rescue.copy(&rescue.disk, "theirs");
+    let mut command = tools::command("e2image");
+    command.arg("-I").arg(&theirs).arg(&image);
+    oracle::assert_success("e2image -I", &oracle::run(&mut command));
+    // The superblock's own checksum is wrong now, and its magic is not.
+    rescue.confirm(&[
+        "install",
+        "--allow-changed",
+        image.to_str().unwrap(),
+        "disk",
+    ]);
+    let (ours, theirs) = (rescue.bytes(), std::fs::read(&theirs).unwrap());
+    assert_eq!(ours.len(), theirs.len(), "{name}");
+    assert_eq!(
+        without_clocks(&ours[1024..2048]),
+        without_clocks(&theirs[1024..2048]),
+        "{name}: superblock"
+    );
+    let rest = |bytes: &[u8]| [&bytes[..1024], &bytes[2048..]].concat();
+    let (ours, theirs) = (rest(&ours), rest(&theirs));
+    let differs = ours.iter().zip(&theirs).position(|(a, b)| a != b);
+    assert_eq!(differs, None, "{name}: after spoiling {places:?}");
+    Ok(())
+}
+
+#[test]
+fn a_normal_image_puts_back_what_e2image_puts_back() {
+    let names: Vec<&str> = RECIPES
+        .iter()
+        // dumpe2fs knows no offset; a journal to be replayed is refused;
+        // what is large takes long and shows nothing more.
+        .filter(|recipe| recipe.offset == 0 && recipe.kib <= 32 << 10)
+        .map(|recipe| recipe.name)
+        .filter(|name| !name.contains("dirty"))
+        .collect();
+    let results = in_parallel(&names, |name| differential(name));
+    let compared = results.iter().filter(|result| result.is_ok()).count();
+    let refused: Vec<&String> =
+        results.iter().filter_map(|result| result.as_ref().err()).collect();
+    assert!(compared >= 25, "only {compared}: {refused:?}");
+}
+
+#[test]
+fn a_clone_has_the_contents_of_files_too() {
+    let rescue = Rescue::new("ext4-4k-full");
+    let image = rescue.image("all.raw", &["--data"]);
+    let good = rescue.copy(&rescue.disk, "good");
+    let length = std::fs::metadata(&rescue.disk).unwrap().len();
+    std::fs::File::create(&rescue.disk).unwrap().set_len(length).unwrap();
+    let image = image.to_str().unwrap();
+    let refused = rescue.run(&["install", "--data", image, "disk"]);
+    assert_eq!(refused.code, 5, "{}", refused.said);
+    assert!(refused.said.contains("--expect-serial"), "{}", refused.said);
+    // A copy of the superblock says whose disk this is.
+    let whole = std::fs::read(&good).unwrap();
+    let copy = 32768 * 4096;
+    if whole.len() > copy + 1024 {
+        rescue.poke(copy as u64, &whole[copy..copy + 1024]);
+        rescue.confirm(&["install", "--data", image, "disk"]);
+        let verdict = oracle::e2fsck(&rescue.disk);
+        assert_eq!(verdict.status, 0, "{}", verdict.messages);
+    }
+}
+
+#[test]
+fn only_what_is_asked_for_is_written() {
+    let rescue = Rescue::new("groups-many");
+    let image = rescue.image("a.qcow2", &[]);
+    let image = image.to_str().unwrap();
+    let good = rescue.bytes();
+    let places = spoil(&rescue);
+    let bad = rescue.bytes();
+    rescue.confirm(&["install", "--only", "inode-bitmap", image, "disk"]);
+    let now = rescue.bytes();
+    for (index, &(at, length)) in places.iter().enumerate() {
+        let place = usize::try_from(at).unwrap();
+        let place = place..place + usize::try_from(length).unwrap();
+        let expected = if index == 3 { &good } else { &bad };
+        assert!(now[place.clone()] == expected[place], "{at}");
+    }
+    // Descriptors lie together, groups do not.
+    let descriptors = 2048_u64;
+    rescue.poke(descriptors + 64 * 5, &[1; 8]);
+    rescue.poke(descriptors + 64 * 9, &[1; 8]);
+    let words =
+        ["install", "--only", "descriptors", "--groups", "7-9", image, "disk"];
+    rescue.confirm(&words);
+    let now = rescue.bytes();
+    let slot = |bytes: &[u8], group: usize| {
+        let at = usize::try_from(descriptors).unwrap() + 64 * group;
+        bytes[at..at + 8].to_vec()
+    };
+    assert_eq!(slot(&now, 5), [1; 8]);
+    assert_eq!(slot(&now, 9), slot(&good, 9));
+}
+
+#[test]
+fn a_filesystem_inside_a_disk_is_found_by_its_offset() {
+    let disk = fixture("offset");
+    let rescue = Rescue::new("offset");
+    let offset = disk.offset().to_string();
+    let image = rescue.image("a.raw", &["--source-offset", &offset]);
+    let good = rescue.copy(&rescue.disk, "good");
+    rescue.poke(disk.offset() + 4096, &[0xEE; 300]);
+    let image = image.to_str().unwrap();
+    let words = ["install", "--dest-offset", &offset, image, "disk"];
+    let token = rescue.confirm(&words);
+    rescue.assert_same(&good, "installed at an offset");
+    let undo = format!("{image}.{token}.undo");
+    let list = rescue.run(&["undo", "--list", &undo]);
+    let result = list.event("result");
+    let first = &result["entries"][0];
+    assert_eq!(first["at"], disk.offset() + 1024, "{}", list.said);
+    assert!(Path::new(&undo).exists());
+}
