@@ -88,8 +88,7 @@ impl Armed {
         let firsts = self.firsts.get(..self.count).unwrap_or(&[]);
         let behind = firsts.partition_point(|first| *first <= range.first());
         let end = behind.checked_sub(1).and_then(|last| self.ends.get(last));
-        let inside = end.is_some_and(|end| range.end() <= *end);
-        if inside && range.bytes().length().0 <= self.left {
+        if end.is_some_and(|end| range.end() <= *end) {
             Ok(())
         } else {
             Err(Failure::Outside)
@@ -380,6 +379,9 @@ impl Agent<'_> {
         }
         // It may have been disarmed meanwhile.
         armed.admit(port, write)?;
+        if write.range.bytes().length().0 > armed.left {
+            return Err(Failure::Outside);
+        }
         let length = shelf.copy(write.patch, &mut work.encoded)?;
         let patch = work.encoded.get(..length).unwrap_or(&[]);
         let bytes = work.body.get_mut(..sectors.bytes.len());

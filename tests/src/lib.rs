@@ -14,6 +14,7 @@ pub mod initrds;
 pub mod kernels;
 pub mod oracle;
 pub mod paced;
+pub mod plans;
 pub mod qemu;
 pub mod rescue;
 pub mod sim;

@@ -85,16 +85,26 @@ impl Run<'_> {
             if of_stage.is_empty() {
                 continue;
             }
-            for batch in batches(&of_stage) {
-                self.stop.check()?;
-                self.write(batch)?;
-            }
-            self.target.flush()?;
-            for batch in batches(&of_stage) {
-                self.read_back(batch)?;
+            while let Err(error) = self.stage(&of_stage) {
+                // What was not flushed is lost with the power, and only then
+                // worth another attempt.
+                let lost = error.kind() == ErrorKind::WriteIncomplete;
+                if !(lost && self.target.was_restarted()) {
+                    return Err(error);
+                }
             }
         }
         Ok(self.done)
+    }
+
+    /// Writes, flushes and proves one stage.
+    fn stage(&mut self, entries: &[(usize, Entry)]) -> Result<()> {
+        for batch in batches(entries) {
+            self.stop.check()?;
+            self.write(batch)?;
+        }
+        self.target.flush()?;
+        batches(entries).into_iter().try_for_each(|b| self.read_back(b))
     }
 
     /// Whether an earlier run reached the very end: then the mark must not be
@@ -113,9 +123,9 @@ impl Run<'_> {
     fn write(&mut self, batch: &[(usize, Entry)]) -> Result<()> {
         let mut writes = Vec::with_capacity(batch.len());
         for (index, entry) in batch {
-            let (_, bytes) = self.undo.bytes(*index)?;
+            let (before, bytes) = self.undo.bytes(*index)?;
             let at = entry.range().start();
-            writes.push(Write { at, bytes, old: entry.old });
+            writes.push(Write { at, bytes, old: entry.old, before });
         }
         let (observer, total) = (self.observer, self.total);
         let done = &mut self.done;

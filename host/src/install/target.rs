@@ -62,6 +62,13 @@ pub trait WriteTarget {
         Ok(())
     }
 
+    /// Whether the machine of the device was started anew since this was
+    /// asked last: what was not flushed may be lost then, and has to be
+    /// written again.
+    fn was_restarted(&mut self) -> bool {
+        false
+    }
+
     /// Brings everything that was written to the medium.
     ///
     /// # Errors
@@ -79,6 +86,9 @@ pub struct Write {
     pub bytes: Vec<u8>,
     /// The BLAKE3-256 of what must lie there before.
     pub old: Digest,
+    /// What that is a digest of: a target behind a line sends only what
+    /// differs.
+    pub before: Vec<u8>,
 }
 
 /// What came of a write.

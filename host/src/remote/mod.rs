@@ -12,3 +12,4 @@ pub mod port;
 pub mod session;
 pub mod source;
 pub mod target;
+pub mod write;

@@ -21,6 +21,7 @@ use crate::stop::Stop;
 use crate::units::ByteRange;
 
 pub use requests::trouble_error;
+mod write;
 
 /// The wish to stop is looked at so often.
 const TICK: Duration = Duration::from_millis(200);

@@ -1,8 +1,8 @@
 //! An agent in a thread of its own, in lock-step: its memory is one big
 //! borrowed struct, which a thread's stack frame can lend.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use e2wire_agent::agent::{Agent, Facts};
@@ -13,7 +13,7 @@ use e2wire_agent::port::PortKind;
 use e2wire_protocol::digest::{BootId, BuildId};
 use e2wire_protocol::message::{Machine, Rights};
 
-use super::disk::SimDisk;
+use super::disk::{Medium, SimDisk};
 
 /// What the agent shall do.
 pub(super) enum Order {
@@ -95,7 +95,7 @@ fn run(
         boot: BootId(attachment.boot.to_le_bytes()),
         build: BuildId::default(),
         version: "0.1.0",
-        rights: Rights::READ.with(Rights::INSECURE),
+        rights: Rights::READ.with(Rights::WRITE).with(Rights::INSECURE),
         machine: Machine { host: "simulated", ..Machine::default() },
         started: Instant::from_micros(now),
     };
@@ -169,7 +169,7 @@ impl Encoder for Zstd {
 /// What an agent is started from.
 #[derive(Clone)]
 pub(super) struct Machinery {
-    pub(super) bytes: Arc<Vec<u8>>,
+    pub(super) medium: Arc<Mutex<Medium>>,
     pub(super) bad: Arc<Vec<u64>>,
     pub(super) slow: u64,
     pub(super) serial: bool,
@@ -179,7 +179,7 @@ pub(super) struct Machinery {
 impl Machinery {
     pub(super) fn boot(&self, boot: u64, now: u64) -> SimAgent {
         let disk = SimDisk::new(
-            Arc::clone(&self.bytes),
+            Arc::clone(&self.medium),
             Arc::clone(&self.bad),
             boot,
             self.slow,

@@ -9,7 +9,7 @@ use e2wire::remote::moment::Moment;
 use e2wire::remote::port::Nature;
 use e2wire::stop::Stop;
 
-use super::World;
+use super::{Trip, World};
 
 /// The host's end of the simulated line; the world outlives it.
 pub struct SimLine {
@@ -17,6 +17,7 @@ pub struct SimLine {
     nature: Nature,
     /// From then on the host is dead, in virtual microseconds.
     dies_at: Option<u64>,
+    is_dead: bool,
     is_open: bool,
 }
 
@@ -28,7 +29,7 @@ impl SimLine {
         nature: Nature,
         dies_at: Option<u64>,
     ) -> Self {
-        Self { world, nature, dies_at, is_open: false }
+        Self { world, nature, dies_at, is_dead: false, is_open: false }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -36,6 +37,9 @@ impl SimLine {
     }
 
     fn is_dead(&self) -> bool {
+        if self.is_dead {
+            return true;
+        }
         self.dies_at.is_some_and(|at| at <= self.world().now())
     }
 }
@@ -74,9 +78,19 @@ impl Line for SimLine {
         let until = u64::try_from(until).unwrap_or(u64::MAX);
         let until = self.dies_at.map_or(until, |at| at.min(until));
         if self.world().receive(until, into) {
-            Received::Bytes
-        } else {
-            Received::Nothing
+            return Received::Bytes;
+        }
+        let cut = self.world().take_cut();
+        match cut {
+            None => Received::Nothing,
+            Some(Trip::Host) => {
+                self.is_dead = true;
+                Received::Closed("the host was killed".to_owned())
+            }
+            Some(_) => {
+                self.is_open = false;
+                Received::Closed("the line was cut".to_owned())
+            }
         }
     }
 

@@ -12,8 +12,9 @@ mod random;
 mod wire;
 mod world;
 
+pub use disk::Medium;
 pub use line::SimLine;
 pub use random::Random;
 pub use wire::Faults;
 pub(crate) use wire::Wire;
-pub use world::{Conditions, Tally, World};
+pub use world::{Conditions, Tally, Trip, World};

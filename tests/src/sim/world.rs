@@ -1,8 +1,9 @@
 //! Everything that is not the host.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::agent::{Machinery, Order, SimAgent};
+use super::disk::Medium;
 use super::wire::Wire;
 use super::{Faults, Random};
 
@@ -24,6 +25,21 @@ pub struct Conditions {
     /// The agent's machine restarts after so many microseconds, again and
     /// again; 0 for never.
     pub reboot_every: u64,
+    /// What happens after so many writes and flushes, once.
+    pub trip: Option<(u64, Trip)>,
+}
+
+/// What is cut in the middle of a job that writes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Trip {
+    /// The machine's power: what was not flushed is half lost.
+    Power,
+    /// The agent; the machine's disk keeps what it was given.
+    Agent,
+    /// The line, for the host to open again.
+    Line,
+    /// The host, for ever.
+    Host,
 }
 
 /// What a job has cost on the line.
@@ -53,6 +69,10 @@ pub struct World {
     boots_at: u64,
     reboots: u64,
     is_serial: bool,
+    medium: Arc<Mutex<Medium>>,
+    trip: Option<Trip>,
+    /// What the host's end of the line has to notice.
+    cut: Option<Trip>,
 }
 
 impl World {
@@ -60,8 +80,13 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, conditions: &Conditions) -> Self {
         let mut random = Random::new(seed);
+        let mut medium = Medium::new(Arc::clone(&conditions.bytes));
+        if let Some((jobs, _)) = conditions.trip {
+            medium.trip_after(jobs);
+        }
+        let medium = Arc::new(Mutex::new(medium));
         let machinery = Machinery {
-            bytes: Arc::clone(&conditions.bytes),
+            medium: Arc::clone(&medium),
             bad: Arc::new(conditions.bad.clone()),
             slow: conditions.disk_slow,
             serial: conditions.baud > 0,
@@ -94,6 +119,9 @@ impl World {
             boots_at: 0,
             reboots: 0,
             is_serial: conditions.baud > 0,
+            medium,
+            trip: conditions.trip.map(|(_, trip)| trip),
+            cut: None,
         };
         world.boot();
         world
@@ -103,6 +131,21 @@ impl World {
     #[must_use]
     pub const fn now(&self) -> u64 {
         self.now
+    }
+
+    /// What the disk holds.
+    pub fn medium(&self) -> MutexGuard<'_, Medium> {
+        self.medium.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was cut at the host's end, told once.
+    pub(super) const fn take_cut(&mut self) -> Option<Trip> {
+        self.cut.take()
+    }
+
+    /// Whether something at the host's end was cut.
+    pub(super) const fn is_cut(&self) -> bool {
+        self.cut.is_some()
     }
 
     /// Whether the line is a serial one.
@@ -129,6 +172,23 @@ impl World {
                 + self.reboot_every / 2
                 + self.random.below(self.reboot_every)
         });
+    }
+
+    fn reboot(&mut self, without_power: bool) {
+        if without_power {
+            let mut random = Random::new(self.random.next());
+            self.medium().power_cut(&mut random);
+        }
+        self.agent = None;
+        self.more = false;
+        self.wake = None;
+        self.reboot_at = None;
+        self.reboots += 1;
+        self.boots_at = self.now + 500_000 + self.random.below(4_000_000);
+        if self.is_serial {
+            let text = b"\r\nLinux version 6.1.0 (boot)\r\nRun /init\r\n";
+            self.to_host.take(self.now, text);
+        }
     }
 
     /// The host opens its end: a connection is a new one for the agent, a
@@ -165,7 +225,7 @@ impl World {
                 self.now,
                 self.nexts()
             );
-            if self.now >= until {
+            if self.now >= until || self.is_cut() {
                 return false;
             }
             let next = self.nexts().into_iter().flatten().min();
@@ -189,16 +249,7 @@ impl World {
 
     fn step_agent(&mut self) {
         if self.reboot_at.is_some_and(|at| at <= self.now) {
-            self.agent = None;
-            self.more = false;
-            self.wake = None;
-            self.reboot_at = None;
-            self.reboots += 1;
-            self.boots_at = self.now + 500_000 + self.random.below(4_000_000);
-            if self.is_serial {
-                let text = b"\r\nLinux version 6.1.0 (boot)\r\nRun /init\r\n";
-                self.to_host.take(self.now, text);
-            }
+            self.reboot(true);
         }
         let mut bytes = Vec::new();
         self.to_agent.arrived(self.now, &mut bytes);
@@ -218,6 +269,13 @@ impl World {
             (true, false) => 64 << 10,
         };
         let answer = agent.order(Order::Step { now: self.now, bytes, room });
+        if self.medium().take_trip() {
+            match self.trip.take() {
+                Some(Trip::Power) => return self.reboot(true),
+                Some(Trip::Agent) => return self.reboot(false),
+                cut => self.cut = cut,
+            }
+        }
         self.to_host.take(self.now, &answer.bytes);
         self.more = answer.more;
         self.wake = answer.deadline.map(|at| at.max(self.now + 1));

@@ -2,8 +2,10 @@
 //! one that a local run makes.
 
 mod seeds;
+mod writes;
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -252,6 +254,7 @@ fn conditions(seed: u64) -> (Conditions, u32, &'static Case) {
         latency: [50, 5000, 40_000][random.below(3) as usize],
         faults,
         reboot_every: [0, 0, 12_000_000][random.below(3) as usize],
+        trip: None,
     };
     let kills = [0, 0, 1, 3][random.below(4) as usize];
     (conditions, kills, case)
@@ -282,8 +285,9 @@ fn check(seed: u64) {
     assert!(seconds < bound, "seed {seed}: {seconds} s, {tally:?}");
 }
 
-fn check_all(seeds: impl Iterator<Item = u64>) {
-    let seeds: Mutex<Vec<u64>> = Mutex::new(seeds.collect());
+/// Checks seeds on all processors; those that fail are named.
+fn each_seed(seeds: impl IntoIterator<Item = u64>, check: impl Fn(u64) + Sync) {
+    let seeds: Mutex<Vec<u64>> = Mutex::new(seeds.into_iter().collect());
     let failed: Mutex<Vec<u64>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().unwrap().get() {
@@ -292,7 +296,8 @@ fn check_all(seeds: impl Iterator<Item = u64>) {
                     let Some(seed) = seeds.lock().unwrap().pop() else {
                         return;
                     };
-                    if std::panic::catch_unwind(|| check(seed)).is_err() {
+                    let run = AssertUnwindSafe(|| check(seed));
+                    if std::panic::catch_unwind(run).is_err() {
                         failed.lock().unwrap().push(seed);
                     }
                 }
@@ -310,5 +315,5 @@ fn images_over_bad_lines_are_those_of_local_runs() {
         check(seed.parse().expect("E2WIRE_SIM_SEED is a number"));
         return;
     }
-    check_all(seeds::KEPT.iter().copied().chain(0..200));
+    each_seed(seeds::KEPT.iter().copied().chain(0..200), check);
 }

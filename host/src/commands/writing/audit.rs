@@ -218,6 +218,10 @@ impl WriteTarget for Audited<'_> {
         result
     }
 
+    fn was_restarted(&mut self) -> bool {
+        self.target.was_restarted()
+    }
+
     fn flush(&mut self) -> Result<()> {
         self.target.flush()
     }

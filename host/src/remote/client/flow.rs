@@ -173,6 +173,11 @@ impl Flow {
         }
     }
 
+    /// Bytes went out; losses among them are counted, too.
+    pub(super) fn bytes_sent(&mut self, count: usize) {
+        self.losses *= (-(count as f64) / 60_000.0).exp();
+    }
+
     /// So many frames were lost.
     pub(super) fn frames_lost(&mut self, count: u32) {
         // One loss weighs as if it were spread over the bytes that are

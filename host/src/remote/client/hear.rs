@@ -105,17 +105,17 @@ impl Client {
             ReplyBody::Fragment(fragment) => {
                 self.fragment(reply.answers, &fragment, tail);
             }
-            ReplyBody::Busy(busy) => self.events.push_back(Event::Busy(busy)),
+            ReplyBody::Busy(busy) => {
+                self.busy_asks(now);
+                self.events.push_back(Event::Busy(busy));
+            }
             ReplyBody::Device(device) => {
                 self.device(reply.answers, device.total, || {
                     DeviceRecord::new(&device)
                 });
             }
             ReplyBody::NoMoreDevices(_) | ReplyBody::Done => {
-                if let Some(ticket) = self.ask_of(reply.answers) {
-                    self.asks.remove(&ticket);
-                    self.events.push_back(Event::Done(ticket));
-                }
+                self.done(reply.answers);
             }
             ReplyBody::Log(piece) => self.log(reply.answers, piece, tail),
             ReplyBody::Written => {
@@ -220,7 +220,7 @@ impl Client {
     /// would restart again.
     pub fn machine_has_restarted(&mut self) {
         let is_done = |ask: &Ask| {
-            ask.was_sent && matches!(ask.body, RequestBody::Power(_))
+            ask.was_sent() && matches!(ask.body, RequestBody::Power(_))
         };
         let done = self.asks.extract_if(.., |_, ask| is_done(ask));
         self.events.extend(done.map(|(ticket, _)| Event::Done(ticket)));
@@ -291,8 +291,18 @@ impl Client {
         }
     }
 
+    fn done(&mut self, answers: u32) {
+        let Some(ticket) = self.ask_of(answers) else { return };
+        self.asks_overtaken(ticket);
+        if !self.slice_arrived(ticket) {
+            self.asks.remove(&ticket);
+            self.events.push_back(Event::Done(ticket));
+        }
+    }
+
     fn wrote(&mut self, answers: u32, wrote: Wrote) {
         if let Some(ticket) = self.ask_of(answers) {
+            self.asks_overtaken(ticket);
             self.asks.remove(&ticket);
             self.events.push_back(Event::Wrote(ticket, wrote));
         }
@@ -318,9 +328,7 @@ impl Client {
             _ => {}
         }
         if let Some(ticket) = self.ask_of(answers) {
-            self.asks.remove(&ticket);
-            let trouble = Trouble::Refused(failure);
-            self.events.push_back(Event::Failed(ticket, trouble));
+            self.ask_failed(now, ticket, failure);
             return;
         }
         let Some(sent) = self.sent.remove(&answers) else { return };

@@ -14,6 +14,7 @@
 //! Asking again is the only recovery. Losses show at once by the running
 //! numbers of the replies; timers serve only the last reply before a silence.
 
+mod ask;
 mod chunk;
 mod event;
 mod flow;
@@ -29,7 +30,7 @@ use e2wire_protocol::chunk::{Codec, Grant, Ranges};
 use e2wire_protocol::coding::Coding;
 use e2wire_protocol::digest::{BootId, DeviceId, SessionId};
 use e2wire_protocol::frame::Decoder;
-use e2wire_protocol::message::{Fetch, RequestBody, Task};
+use e2wire_protocol::message::{Fetch, Task};
 
 pub use event::{
     AgentFacts, DeviceRecord, Event, Fetched, Ticket, Trouble, Wrote,
@@ -39,6 +40,7 @@ use crate::remote::moment::Moment;
 use crate::remote::port::Nature;
 use crate::source::Priority;
 use crate::units::ByteRange;
+use ask::Ask;
 use chunk::OpenChunk;
 use flow::Flow;
 use sent::Sent;
@@ -62,20 +64,6 @@ enum Phase {
     Testing { tries: u32, sent: Moment, next: Moment },
     /// Ready.
     Up,
-}
-
-/// Something asked for that is no chunk.
-#[derive(Debug)]
-struct Ask {
-    body: RequestBody,
-    number: Option<u32>,
-    /// When it is asked again.
-    due: Moment,
-    tries: u32,
-    /// It may have reached an agent, over whatever line.
-    was_sent: bool,
-    /// Places of a list that have arrived.
-    listed: BTreeSet<u16>,
 }
 
 /// For whom a chunk is fetched.
@@ -261,21 +249,6 @@ impl Client {
         ticket
     }
 
-    /// Asks for something that is no chunk.
-    pub fn ask(&mut self, body: RequestBody) -> Ticket {
-        let ticket = self.ticket();
-        let ask = Ask {
-            body,
-            number: None,
-            due: Moment::START,
-            tries: 0,
-            was_sent: false,
-            listed: BTreeSet::new(),
-        };
-        self.asks.insert(ticket, ask);
-        ticket
-    }
-
     /// Whether bytes wait for the rest of their frame.
     fn is_in_frame(&self) -> bool {
         self.decoder.as_ref().is_some_and(|decoder| decoder.is_waiting())
@@ -283,7 +256,7 @@ impl Client {
 
     /// What was asked for is no longer of interest.
     pub fn forget(&mut self, ticket: Ticket) {
-        self.asks.remove(&ticket);
+        self.forget_ask(ticket);
         self.queue.retain(|(this, ..)| *this != ticket);
         self.chunks.retain(|_, (_, owner)| {
             !matches!(owner, Owner::Ticket(this) if *this == ticket)
@@ -347,8 +320,7 @@ impl Client {
             chunk.lost_all();
         }
         for ask in self.asks.values_mut() {
-            ask.number = None;
-            ask.due = Moment::START;
+            ask.lost();
         }
         self.rounds = 0;
     }

@@ -6,14 +6,10 @@ use e2wire_protocol::chunk::Grant;
 use e2wire_protocol::coding::Coding;
 use e2wire_protocol::digest::BootId;
 use e2wire_protocol::limits::{BUSY_INTERVAL_MILLIS, LINE_BYTES_MAX};
-use e2wire_protocol::message::{
-    Hello, ListDevices, Request, RequestBody, Task,
-};
+use e2wire_protocol::message::{Hello, Request, RequestBody, Task};
 use e2wire_protocol::version::Versions;
 
-use super::{
-    Ask, CHUNKS_MAX, Client, Event, FETCHED_MAX, Owner, Phase, Sent, Ticket,
-};
+use super::{CHUNKS_MAX, Client, FETCHED_MAX, Owner, Phase, Sent};
 use crate::remote::client::flow::Flow;
 use crate::remote::moment::Moment;
 
@@ -83,8 +79,8 @@ impl Client {
         let asks = self
             .asks
             .values()
-            .filter(|ask| ask.number.is_some())
             .map(|ask| ask.due)
+            .filter(|due| *due > Moment::START)
             .min();
         let hold = (self.hold_until > Moment::START).then_some(self.hold_until);
         [asks, self.silence_due(), hold].into_iter().flatten().min()
@@ -134,17 +130,7 @@ impl Client {
         if self.silence_due().is_some_and(|due| due <= now) {
             self.after_silence(now);
         }
-        let mut silent = false;
-        for ask in self.asks.values_mut() {
-            if ask.number.is_some() && ask.due <= now {
-                ask.tries += 1;
-                silent = ask.tries > ROUNDS_MAX;
-                ask.due = Moment::START;
-            }
-        }
-        if silent && now.since(self.last_reply) > Duration::from_secs(2) {
-            self.greet_again(now);
-        }
+        self.overdue_asks(now);
     }
 
     fn after_silence(&mut self, now: Moment) {
@@ -237,42 +223,6 @@ impl Client {
     /// Whether `tail` is what a test sends.
     pub(super) fn is_test(tail: &[u8]) -> bool {
         tail == every_byte()
-    }
-
-    fn send_ask(&mut self, now: Moment, out: &mut Vec<u8>) -> bool {
-        let due = |(_, ask): &(&Ticket, &Ask)| ask.due == Moment::START;
-        let Some((&ticket, _)) = self.asks.iter().find(due) else {
-            return false;
-        };
-        let patience = self.flow.patience() + Duration::from_millis(300);
-        let time = self.flow.time_of(512);
-        let next = self.number + 1;
-        let Some(ask) = self.asks.get_mut(&ticket) else { return false };
-        let extra = match &ask.body {
-            RequestBody::Log(log) => {
-                Duration::from_millis(u64::from(log.wait_millis)) + time * 8
-            }
-            // The agent may have to wait for disks that are slow to come.
-            RequestBody::Devices(ListDevices { rescan: true, .. }) => {
-                Duration::from_millis(700) + time * 4
-            }
-            RequestBody::Devices(_) => time * 8,
-            _ => time,
-        };
-        let number = ask.number.unwrap_or(next);
-        ask.number = Some(number);
-        ask.was_sent = true;
-        let backoff = (ask.tries + 1).min(4);
-        ask.due = now.after(patience * backoff + extra);
-        let body = ask.body.clone();
-        self.number = self.number.max(number);
-        let boot = self.boot.unwrap_or_default();
-        if self.write(boot, number, body, &[], out) {
-            return true;
-        }
-        self.asks.remove(&ticket);
-        self.events.push_back(Event::Failed(ticket, super::Trouble::Nonsense));
-        false
     }
 
     /// Sends a request again as it was: it may not have arrived.
@@ -382,7 +332,7 @@ impl Client {
         self.write(boot, number, RequestBody::Fetch(fetch), &[], out)
     }
 
-    fn write(
+    pub(super) fn write(
         &mut self,
         boot: BootId,
         number: u32,
@@ -398,6 +348,7 @@ impl Client {
         let length = written.unwrap_or(0);
         out.truncate(start + length);
         self.counters.sent_bytes += length as u64;
+        self.flow.bytes_sent(length);
         length > 0
     }
 }

@@ -6,7 +6,7 @@ use e2wire_protocol::chunk::SectorRange;
 use e2wire_protocol::digest::{DeviceId, RangeDigest};
 use e2wire_protocol::message::{
     DigestForm, DigestUnits, DrainLog, Failure, Find, ListDevices, LogPiece,
-    LogStream, PowerAction, RequestBody, SameUnits, Task,
+    LogStream, PowerAction, RequestBody, Rights, SameUnits, Task,
 };
 
 use super::Session;
@@ -194,7 +194,7 @@ impl Session<'_> {
         }
     }
 
-    fn done(&mut self, body: RequestBody) -> Result<()> {
+    pub(super) fn done(&mut self, body: RequestBody) -> Result<()> {
         let ticket = self.client.ask(body);
         match self.answer(ticket)? {
             Event::Done(_) => Ok(()),
@@ -202,7 +202,7 @@ impl Session<'_> {
         }
     }
 
-    fn strange(&self, expected: &str) -> Error {
+    pub(super) fn strange(&self, expected: &str) -> Error {
         Error::new(
             ErrorKind::Protocol,
             format!(
@@ -213,7 +213,7 @@ impl Session<'_> {
     }
 
     /// Waits for the next event of `ticket`.
-    fn answer(&mut self, ticket: Ticket) -> Result<Event> {
+    pub(super) fn answer(&mut self, ticket: Ticket) -> Result<Event> {
         loop {
             let of_ticket = |event: &Event| match event {
                 Event::Body(this, ..)
@@ -262,8 +262,28 @@ pub fn trouble_error(trouble: Trouble, line: &str) -> Error {
         Failure::NoDevice | Failure::Open(_) | Failure::Device(_) => {
             ErrorKind::NoFilesystem
         }
-        Failure::Unsupported => ErrorKind::Refused,
+        Failure::Unsupported
+        | Failure::ArmedElsewhere
+        | Failure::InUse(_)
+        | Failure::ReadOnly => ErrorKind::Refused,
+        Failure::NotKept | Failure::WriteFailed(_) => {
+            ErrorKind::WriteIncomplete
+        }
         _ => ErrorKind::Protocol,
     };
-    Error::new(kind, format!("the agent at {line} answers: {failure}"))
+    let error =
+        Error::new(kind, format!("the agent at {line} answers: {failure}"));
+    match failure {
+        Failure::Rights(missing) if missing.has(Rights::WRITE) => error
+            .intact("nothing was written")
+            .hint("start the agent with --rw, or build its initrd with --rw"),
+        Failure::InUse(_) => error.intact("nothing was written").hint(
+            "unmount it, switch the swap off, or stop what holds it, on the \
+             other machine",
+        ),
+        Failure::ArmedElsewhere => error
+            .intact("nothing was written by this run")
+            .hint("end the other run; ten seconds later this one may go on"),
+        _ => error,
+    }
 }

@@ -4,6 +4,7 @@
 mod console;
 mod lines;
 mod ports;
+mod writes;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,0 +1,105 @@
+//! A plan carried out by real agents, both builds, on a file.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use e2wire::error::{Error, ErrorKind, Result};
+use e2wire::install::{Arming, execute};
+use e2wire::observer::Silent;
+use e2wire::remote::line::PortLine;
+use e2wire::remote::port;
+use e2wire::remote::session::{Patience, Session};
+use e2wire::remote::write::RemoteTarget;
+use e2wire::stop::Stop;
+use e2wire::undo::UndoFile;
+use e2wire::units::ByteCount;
+use e2wire_tests::agents::{BUILDS, Build};
+use e2wire_tests::plans::undo_file;
+
+/// The file's contents before and after: a little of everything, and half a
+/// megabyte that is all new.
+fn contents() -> (Vec<u8>, Vec<u8>) {
+    let mut old: Vec<u8> =
+        (0..2 << 20).map(|at| (at / 512) as u8 ^ (at % 11) as u8).collect();
+    old[1024 + 0x38..1024 + 0x3C].copy_from_slice(&[0x53, 0xEF, 1, 0]);
+    let mut new = old.clone();
+    new[1024 + 200..1024 + 204].fill(7);
+    new[70 << 10..(70 << 10) + 20].fill(9);
+    let mut state = 1_u32;
+    for byte in &mut new[1 << 20..3 << 19] {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (state >> 24) as u8;
+    }
+    new[1_800 << 10..1_900 << 10].fill(0);
+    (old, new)
+}
+
+/// Carries out a plan on `disk` through an agent of its own.
+fn carry_out(
+    build: Build,
+    disk: &Path,
+    rights: &str,
+    undo: &UndoFile,
+) -> Result<(ByteCount, ByteCount)> {
+    let target = format!(
+        "pipe:{} --stdio --insecure {rights} --device {}",
+        build.path().display(),
+        disk.display()
+    );
+    let target = target.parse().expect("a target");
+    let line = PortLine::new(port::of(&target)?);
+    let stop = Stop::new();
+    let mut session =
+        Session::new(Box::new(line), [7; 32], Patience::default(), stop);
+    session.connect()?;
+    let device = session.devices(true)?.remove(0);
+    let session = Arc::new(Mutex::new(session));
+    let arming = Arming::of(undo);
+    let mut target = RemoteTarget::arm(Arc::clone(&session), device, &arming)?;
+    let done = execute(undo, &mut target, &Silent, &Stop::new())?;
+    target.disarm()?;
+    let sent = session.lock().unwrap().counters().sent_bytes;
+    assert!(sent < 900 << 10, "{sent} bytes were sent");
+    Ok((done.written, done.found))
+}
+
+fn reason(error: &Error) -> String {
+    let whole = format!("{error:?}");
+    whole.chars().take(300).collect()
+}
+
+#[test]
+fn a_plan_is_carried_out_found_done_and_undone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, new) = contents();
+    let there = undo_file(&folder.path().join("there"), &old, &new);
+    let back = undo_file(&folder.path().join("back"), &new, &old);
+    for build in BUILDS {
+        let disk = folder.path().join("disk");
+        std::fs::write(&disk, &old).expect("a disk");
+        let lies = || std::fs::read(&disk).expect("the disk");
+        let error = carry_out(build, &disk, "", &there).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotAuthorised);
+        assert!(lies() == old);
+        let (written, found) = carry_out(build, &disk, "--rw", &there).unwrap();
+        assert!(written.0 > 600 << 10 && found.0 == 0, "{written} {found}");
+        assert!(lies() == new, "{build:?}");
+        let (written, _) = carry_out(build, &disk, "--rw", &there).unwrap();
+        assert_eq!(written, ByteCount(0));
+        // Somebody writes where the plan undoes.
+        let file = std::fs::File::options().write(true).open(&disk).unwrap();
+        file.write_all_at(b"theirs", 1 << 20).unwrap();
+        let error = carry_out(build, &disk, "--rw", &back).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::WriteIncomplete,
+            "{}",
+            reason(&error)
+        );
+        assert!(lies()[1 << 20..].starts_with(b"theirs"));
+        file.write_all_at(&new[1 << 20..(1 << 20) + 6], 1 << 20).unwrap();
+        carry_out(build, &disk, "--rw", &back).unwrap();
+        assert!(lies() == old, "{build:?} undone");
+    }
+}
