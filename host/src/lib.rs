@@ -21,6 +21,7 @@ pub mod local;
 pub mod manifest;
 pub mod observer;
 pub mod output;
+pub mod random;
 pub mod range_set;
 pub mod remote;
 pub mod source;

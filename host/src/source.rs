@@ -79,6 +79,12 @@ pub trait BlockSource: Sync {
         Ok(ranges.iter().map(|(range, _)| *range).collect())
     }
 
+    /// The next read of `ranges` tries again what could not be read: for a
+    /// source that remembers.
+    fn again(&self, ranges: &[ByteRange]) {
+        let _ = ranges;
+    }
+
     /// How many threads a job may usefully have: one that takes what the
     /// others read by [`Self::read_batch`], or one that does both.
     fn readers(&self) -> usize {

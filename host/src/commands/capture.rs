@@ -380,11 +380,13 @@ impl<'a> Capture<'a> {
                     self.stored.insert_run(run);
                     let bytes = part.filled.bytes.get(stretch.bytes.clone());
                     sink.put(run.first(), bytes.unwrap_or(&[]))?;
+                    sink.stored(record, false)?;
                 }
                 Stored::Zero(record) => {
                     self.collector.add(record);
                     self.stored.insert_run(run);
                     sink.zero(run)?;
+                    sink.stored(record, true)?;
                 }
                 Stored::Hole(fault) => self.lose(run, *fault, sink)?,
             }

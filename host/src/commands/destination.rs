@@ -2,24 +2,25 @@
 //! the finished file its name.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
 use crate::commands::Output;
 use crate::commands::capture::Captured;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ext::Walk;
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::image::normal::HostFacts;
-use crate::image::raw::RawOptions;
+use crate::image::raw::{RawOptions, RawSink};
 use crate::image::{self, ImageOptions, ImageSink, Target};
 use crate::local::output::{beside, publish_together, refuse_bad_target};
-use crate::local::{LocalOutput, OutputOptions, StdoutStream};
+use crate::local::{LocalOutput, OutputOptions, StdoutStream, Unfinished};
 use crate::manifest::{self, DIGESTS_SUFFIX, MANIFEST_SUFFIX, Manifest};
 use crate::observer::{Event, Observer, Phase};
 use crate::source::{FileIdentity, SourceFacts};
+use crate::spool::{Identity, Store, StoreOptions};
 use crate::units::ByteOffset;
 
 /// An output, and the image that it shall hold.
@@ -65,42 +66,92 @@ impl Destination<'_> {
             }
             Output::File(path) => path,
         };
-        let sources: Vec<FileIdentity> = self.source.file.into_iter().collect();
-        let outputs = OutputOptions {
-            overwrite: self.overwrite,
-            sync: !self.no_sync,
-            sources: &sources,
-        };
-        // Those of an earlier image: they must not stand beside this one.
-        let stale = [MANIFEST_SUFFIX, DIGESTS_SUFFIX]
-            .map(|suffix| beside(path, suffix));
-        for path in &stale {
-            refuse_bad_target(path, outputs)?;
-        }
+        let sources = self.sources();
+        let outputs = self.outputs(&sources);
+        self.refuse_stale(path, outputs)?;
         let mut output = LocalOutput::create(path, outputs)?;
         let identity = output.file().identity()?;
-        let whole = self
-            .fill(Target::File(output.file()), Some(identity), fill)
-            .and_then(|(walk, captured)| {
+        self.fill(Target::File(output.file()), Some(identity), fill)
+            .and_then(|made| {
                 observer.event(&Event::Phase(Phase::Sync));
-                let mut files = vec![output];
-                if !self.no_manifest {
-                    let manifest = self.manifest(options, &walk, &captured);
-                    let records = &captured.records;
-                    files.extend(manifest::prepare(
-                        path, manifest, records, outputs,
-                    )?);
-                }
-                publish_together(files, &stale)?;
-                Ok((walk, captured))
-            });
-        whole.map_err(|error| match error.what_is_intact() {
-            Some(_) => error,
-            None => error.intact(format!(
-                "the source; an earlier {} is as it was",
-                path.display()
-            )),
-        })
+                self.publish(path, output, options, &made)?;
+                Ok(made)
+            })
+            .map_err(|error| untouched(error, path))
+    }
+
+    /// As [`Self::write`] for a raw image in a file, which is its own store:
+    /// it goes on with what an unfinished run has left there, and leaves
+    /// what it has when it fails.
+    pub(super) fn write_in_place(
+        &self,
+        path: &Path,
+        observer: &dyn Observer,
+        options: &Map<String, Value>,
+        identity: &Identity,
+        fill: impl FnOnce(Store, RawSink<'_>) -> Result<(Walk, Captured)>,
+    ) -> Result<(Walk, Captured)> {
+        let sources = self.sources();
+        let outputs = self.outputs(&sources);
+        self.refuse_stale(path, outputs)?;
+        let mut unfinished = Unfinished::open(path, outputs)?;
+        let store = unfinished.files().and_then(|(data, map)| {
+            let how = StoreOptions::new(self.dest_offset, !self.no_sync);
+            Store::open(data, map, identity, how)
+        });
+        let made = store.and_then(|store| {
+            let raw = self.options(None).raw;
+            let out = unfinished.output.file();
+            fill(store, RawSink::new(out, &self.name(), raw))
+        });
+        match made {
+            Ok(made) => {
+                observer.event(&Event::Phase(Phase::Sync));
+                unfinished
+                    .finish(|out| self.publish(path, out, options, &made))
+                    .map(|()| made)
+            }
+            Err(error) => Err(unfinished.leave(error)),
+        }
+        .map_err(|error| untouched(error, path))
+    }
+
+    /// Gives the image and its manifest their names.
+    fn publish(
+        &self,
+        path: &Path,
+        output: LocalOutput,
+        options: &Map<String, Value>,
+        (walk, captured): &(Walk, Captured),
+    ) -> Result<()> {
+        let sources = self.sources();
+        let outputs = self.outputs(&sources);
+        let mut files = vec![output];
+        if !self.no_manifest {
+            let manifest = self.manifest(options, walk, captured);
+            let records = &captured.records;
+            files.extend(manifest::prepare(path, manifest, records, outputs)?);
+        }
+        publish_together(files, &beside_it(path))
+    }
+
+    fn sources(&self) -> Vec<FileIdentity> {
+        self.source.file.into_iter().collect()
+    }
+
+    fn outputs<'s>(&self, sources: &'s [FileIdentity]) -> OutputOptions<'s> {
+        let Self { overwrite, no_sync, .. } = *self;
+        OutputOptions { overwrite, sync: !no_sync, sources }
+    }
+
+    /// What would have to go without `--overwrite`.
+    fn refuse_stale(
+        &self,
+        path: &Path,
+        outputs: OutputOptions<'_>,
+    ) -> Result<()> {
+        let mut stale = beside_it(path).into_iter();
+        stale.try_for_each(|path| refuse_bad_target(&path, outputs))
     }
 
     fn manifest(
@@ -158,5 +209,20 @@ impl Destination<'_> {
                 time: now.map_or(0, |since| since.as_secs()),
             },
         }
+    }
+}
+
+/// Where the manifest of the image `path` stands, and what belongs to it.
+fn beside_it(path: &Path) -> [PathBuf; 2] {
+    [MANIFEST_SUFFIX, DIGESTS_SUFFIX].map(|suffix| beside(path, suffix))
+}
+
+fn untouched(error: Error, path: &Path) -> Error {
+    match error.what_is_intact() {
+        Some(_) => error,
+        None => error.intact(format!(
+            "the source; an earlier {} is as it was",
+            path.display()
+        )),
     }
 }

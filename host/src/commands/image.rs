@@ -1,19 +1,22 @@
 //! `image`: makes an image of a filesystem.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use crate::commands::capture::{Capture, Captured, Losses};
 use crate::commands::destination::Destination;
-use crate::commands::reach::{Reach, SpoolPlace, open_source};
+use crate::commands::reach::{Origin, Reach, SpoolPlace, tell_resumed};
 use crate::commands::{ImageRequest, Outcome, Output, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::walk::search_in;
 use crate::ext::{JournalMode, Scope, Selection, Walk, WalkOptions, Walker};
 use crate::image::format::Format;
+use crate::image::raw::RawSink;
 use crate::image::{ImageSink, WriteOrder};
 use crate::observer::{Event, Observer};
-use crate::source::BlockSource;
-use crate::spool::Identity;
+use crate::source::{BlockSource, SourceFacts};
+use crate::spool::{Identity, InPlace, Resumed, SharedStore, Spool};
 use crate::stop::Stop;
 use crate::units::ByteCount;
 
@@ -29,23 +32,31 @@ pub fn image(
     stop: &Stop,
 ) -> Result<Report> {
     let format = request.output.format(request.format)?;
-    let place = match &request.output {
-        Output::File(path) if !request.dry_run => SpoolPlace::Beside(path),
-        _ => SpoolPlace::Temporary,
-    };
-    let opened = open_source(
+    let origin = Origin::new(
         reach,
         &request.device,
         request.source_offset,
-        place,
-        &asked_for(request, format),
         observer,
         stop,
     )?;
+    refuse_mounted(origin.facts(), request, observer)?;
+    let identity = origin.identity().and(&asked_for(request, format));
+    let job = Job { request, format, observer, stop };
+    let place = match &request.output {
+        Output::File(path) if !request.dry_run => {
+            if format == Format::Raw {
+                return job.run_in_place(path, origin, &identity);
+            }
+            SpoolPlace::Beside(path)
+        }
+        _ => SpoolPlace::Temporary,
+    };
+    let opened = origin.open(place, &identity, observer)?;
     let source = opened.source();
-    refuse_mounted(source, request, observer)?;
-    let job = Job { request, format, source, observer, stop };
-    let report = if request.dry_run { job.dry_run() } else { job.run() }?;
+    let report = match request.dry_run {
+        true => job.dry_run(source),
+        false => job.run(source),
+    }?;
     opened.done();
     Ok(report)
 }
@@ -55,10 +66,7 @@ pub fn image(
 fn asked_for(request: &ImageRequest, format: Format) -> Identity {
     let mut identity = Identity::new().with("--format", format.name());
     for (name, value) in &options(request) {
-        let name = match name.as_str() {
-            "source_offset" => continue,
-            name => format!("--{}", name.replace('_', "-")),
-        };
+        let name = format!("--{}", name.replace('_', "-"));
         identity = identity.with(&name, value);
     }
     let identity = match request.superblock {
@@ -75,13 +83,12 @@ fn asked_for(request: &ImageRequest, format: Format) -> Identity {
 struct Job<'a> {
     request: &'a ImageRequest,
     format: Format,
-    source: &'a dyn BlockSource,
     observer: &'a dyn Observer,
     stop: &'a Stop,
 }
 
 impl Job<'_> {
-    fn walker(&self) -> Walker {
+    fn walker(&self, source: &SourceFacts) -> Walker {
         Walker::new(WalkOptions {
             selection: self.request.selection,
             scope: match self.format {
@@ -92,69 +99,113 @@ impl Job<'_> {
             superblock: self.request.superblock,
             block_size: self.request.block_size,
             full_tables: self.request.full_tables,
-            device_length: Some(self.source.facts().length),
-            search: search_in(self.source.facts()),
+            device_length: Some(source.length),
+            search: search_in(source),
         })
     }
 
-    fn dry_run(&self) -> Result<Report> {
-        let mut capture = Capture::new(self.source, self.observer, self.stop);
-        let walk = capture.walk(self.walker(), None)?;
-        self.tell_findings(&walk);
+    fn dry_run(&self, source: &dyn BlockSource) -> Result<Report> {
+        let mut capture = Capture::new(source, self.observer, self.stop);
+        let walk = capture.walk(self.walker(source.facts()), None)?;
+        self.tell_findings(&walk, source.facts());
         Ok(describe_walk(Report::new(Outcome::Done), &walk)
             .line("Nothing was written."))
     }
 
-    fn run(&self) -> Result<Report> {
+    fn run(&self, source: &dyn BlockSource) -> Result<Report> {
+        let options = options(self.request);
+        let destination = self.destination(source.facts());
+        let (walk, captured) =
+            destination.write(self.observer, &options, |sink| {
+                self.fill(source, sink)
+            })?;
+        Ok(report_capture(&walk, &captured, &destination.name(), self.format))
+    }
+
+    /// A raw image is its own spool.
+    fn run_in_place(
+        &self,
+        path: &Path,
+        origin: Origin<'_>,
+        identity: &Identity,
+    ) -> Result<Report> {
+        let facts = origin.facts().clone();
+        let destination = self.destination(&facts);
+        let fill = |store, raw: RawSink<'_>| match origin {
+            Origin::Remote(device) => {
+                let spool = Spool::open(*device, store)?;
+                tell_resumed(spool.store(), self.observer);
+                let store = spool.store().clone();
+                self.fill(&spool, &mut InPlace::new(raw, store, true))
+            }
+            Origin::Local(source) => {
+                let store = SharedStore::new(store);
+                let resumed = Resumed::new(&source, &store)?;
+                tell_resumed(&store, self.observer);
+                let source: &dyn BlockSource =
+                    if resumed.is_empty() { &source } else { &resumed };
+                self.fill(source, &mut InPlace::new(raw, store, false))
+            }
+        };
+        let (walk, captured) = destination.write_in_place(
+            path,
+            self.observer,
+            &options(self.request),
+            identity,
+            fill,
+        )?;
+        Ok(report_capture(&walk, &captured, &destination.name(), self.format))
+    }
+
+    fn destination<'a>(&'a self, source: &'a SourceFacts) -> Destination<'a> {
         let request = self.request;
-        let destination = Destination {
+        Destination {
             output: &request.output,
             format: self.format,
             dest_offset: request.dest_offset,
             layout: request.layout,
             compression: request.compression,
             device: &request.device,
-            source: self.source.facts(),
+            source,
             overwrite: request.overwrite,
             no_sync: request.no_sync,
             no_manifest: request.no_manifest,
-        };
-        let (walk, captured) =
-            destination.write(self.observer, &options(request), |sink| {
-                self.fill(sink)
-            })?;
-        Ok(report_capture(&walk, &captured, &destination.name(), self.format))
+        }
     }
 
-    fn fill(&self, sink: &mut dyn ImageSink) -> Result<(Walk, Captured)> {
+    fn fill(
+        &self,
+        source: &dyn BlockSource,
+        sink: &mut dyn ImageSink,
+    ) -> Result<(Walk, Captured)> {
         let mut capture =
-            Capture::new(self.source, self.observer, self.stop).checking();
+            Capture::new(source, self.observer, self.stop).checking();
+        let walker = self.walker(source.facts());
         let walk = match sink.order() {
-            WriteOrder::Any => capture.walk(self.walker(), Some(sink))?,
+            WriteOrder::Any => capture.walk(walker, Some(sink))?,
             WriteOrder::Ascending => {
-                let walk = capture.walk(self.walker(), None)?;
+                let walk = capture.walk(walker, None)?;
                 capture.copy(&walk, sink)?;
                 walk
             }
         };
-        self.tell_findings(&walk);
+        self.tell_findings(&walk, source.facts());
         sink.finish()?;
         let captured = capture.finish(&walk)?;
         Ok((walk, captured))
     }
 
-    fn tell_findings(&self, walk: &Walk) {
+    fn tell_findings(&self, walk: &Walk, source: &SourceFacts) {
         let size = walk.geometry.block_size;
         let length = size.bytes_of(walk.geometry.blocks);
-        let have = self.source.facts().length;
+        let have = source.length;
         if length.is_none_or(|length| length > have) {
             self.observer.event(&Event::Warning {
                 code: "device_too_short",
                 message: format!(
                     "the filesystem claims {} blocks of {size} bytes, more \
                      than the {have} bytes of {}: it may be truncated",
-                    walk.geometry.blocks,
-                    self.source.facts().name
+                    walk.geometry.blocks, source.name
                 ),
             });
         }
@@ -247,14 +298,14 @@ pub(super) fn report_capture(
 
 /// What is mounted read/write changes under the walk.
 fn refuse_mounted(
-    source: &dyn BlockSource,
+    source: &SourceFacts,
     request: &ImageRequest,
     observer: &dyn Observer,
 ) -> Result<()> {
-    if !source.facts().mounted_rw {
+    if !source.mounted_rw {
         return Ok(());
     }
-    let name = &source.facts().name;
+    let name = &source.name;
     if request.force {
         observer.event(&Event::Warning {
             code: "mounted_rw",

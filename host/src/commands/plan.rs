@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::commands::capture::Capture;
-use crate::commands::reach::{Reach, SpoolPlace, open_source};
+use crate::commands::reach::{Origin, Reach, SpoolPlace};
 use crate::error::Result;
 use crate::ext::walk::search_in;
 use crate::ext::{
@@ -15,7 +15,6 @@ use crate::identify::describe_superblock;
 use crate::inventory::Content;
 use crate::observer::{Event, Observer};
 use crate::source::SourceFacts;
-use crate::spool::Identity;
 use crate::stop::Stop;
 use crate::units::{
     BlockCount, BlockNumber, BlockRun, BlockSize, ByteCount, ByteOffset,
@@ -96,15 +95,15 @@ pub fn plan(
     observer: &dyn Observer,
     stop: &Stop,
 ) -> Result<Plan> {
-    let opened = open_source(
+    let origin = Origin::new(
         reach,
         &request.device,
         request.source_offset,
-        SpoolPlace::Temporary,
-        &Identity::new(),
         observer,
         stop,
     )?;
+    let identity = origin.identity();
+    let opened = origin.open(SpoolPlace::Temporary, &identity, observer)?;
     let source = opened.source();
     if source.facts().mounted_rw {
         observer.event(&Event::Warning {

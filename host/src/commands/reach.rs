@@ -1,17 +1,16 @@
 //! Reaching devices, here or there: the one door for all verbs that read.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::identify::identify;
 use crate::inventory::{Contents, Device};
+use crate::local::devices::SystemPaths;
 use crate::local::output::beside;
+use crate::local::usage::usage;
 use crate::local::{LocalFile, LocalSource};
 use crate::observer::{Event, Observer};
-use crate::output::OutputFile as _;
 use crate::remote::client::{AgentFacts, DeviceRecord};
 use crate::remote::inventory::{self, Selector};
 use crate::remote::line::PortLine;
@@ -19,8 +18,8 @@ use crate::remote::port;
 use crate::remote::session::{News, Patience, Session};
 use crate::remote::source::RemoteDevice;
 use crate::remote::target::Target;
-use crate::source::BlockSource;
-use crate::spool::{Identity, Spool, SpoolOptions};
+use crate::source::{BlockSource, SourceFacts, SourceKind};
+use crate::spool::{Identity, SharedStore, Spool, Store, StoreOptions, Supply};
 use crate::stop::Stop;
 use crate::text;
 use crate::units::{ByteCount, ByteOffset};
@@ -47,6 +46,133 @@ pub enum SpoolPlace<'a> {
 /// A session that several readers share.
 pub type Shared<'w> = Arc<Mutex<Session<'w>>>;
 
+/// A device that an image is made of.
+pub enum Origin<'w> {
+    /// Of this machine.
+    Local(LocalSource),
+    /// Of another one.
+    Remote(Box<RemoteDevice<'w>>),
+}
+
+impl<'w> Origin<'w> {
+    /// Reaches `device`, from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NoLink`] when the target is not reached;
+    /// [`ErrorKind::NoFilesystem`] when it has no such device.
+    pub fn new(
+        reach: &Reach,
+        device: &Path,
+        offset: ByteOffset,
+        observer: &'w dyn Observer,
+        stop: &Stop,
+    ) -> Result<Self> {
+        if reach.target == Target::Local {
+            return LocalSource::open(device, offset).map(Self::Local);
+        }
+        let session = connect(reach, observer, stop)?;
+        let record = find(&session, device)?;
+        let source = RemoteDevice::new(session, record, offset)?;
+        Ok(Self::Remote(Box::new(source)))
+    }
+
+    /// What the device is.
+    #[must_use]
+    pub fn facts(&self) -> &SourceFacts {
+        match self {
+            Self::Local(source) => source.facts(),
+            Self::Remote(source) => Supply::facts(source.as_ref()),
+        }
+    }
+
+    /// What tells the machine and the device from others, in every run.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        let identity = match self {
+            Self::Local(source) => {
+                let name = rustix::system::uname();
+                Identity::new()
+                    .with("machine", name.nodename().to_string_lossy())
+                    .with("device", local_id(source.facts()))
+            }
+            Self::Remote(source) => {
+                let machine = source.session().agent().map(AgentFacts::machine);
+                Identity::new()
+                    .with("machine", machine.unwrap_or_default())
+                    .with("device", source.device().id)
+            }
+        };
+        identity.with("size", self.facts().length)
+    }
+
+    /// The device as a source; of another machine with a spool in front of
+    /// it. `identity` is what a job that goes on from an unfinished one must
+    /// have in common with it.
+    ///
+    /// # Errors
+    ///
+    /// What opening and reading local files brings, and what the line does.
+    pub fn open(
+        self,
+        place: SpoolPlace<'_>,
+        identity: &Identity,
+        observer: &dyn Observer,
+    ) -> Result<Opened<'w>> {
+        let device = match self {
+            Self::Local(source) => {
+                let source = Box::new(source);
+                return Ok(Opened { source, files: Vec::new() });
+            }
+            Self::Remote(device) => *device,
+        };
+        let (data, map, files) = match place {
+            SpoolPlace::Beside(path) => {
+                let files =
+                    vec![beside(path, ".spool"), beside(path, ".spool.map")];
+                let open = |index: usize| LocalFile::open(&files[index]);
+                (open(0)?, open(1)?, files)
+            }
+            SpoolPlace::Temporary => {
+                (LocalFile::temporary()?, LocalFile::temporary()?, Vec::new())
+            }
+        };
+        let options = StoreOptions::new(ByteOffset(0), !files.is_empty());
+        let store =
+            Store::open(Box::new(data), Box::new(map), identity, options)?;
+        let spool = Spool::open(device, store)?;
+        tell_resumed(spool.store(), observer);
+        Ok(Opened { source: Box::new(spool), files })
+    }
+}
+
+/// Who a disk of this machine is, whatever name it has today; a file by its
+/// name.
+fn local_id(facts: &SourceFacts) -> String {
+    let path = Path::new(&facts.name);
+    if facts.kind == SourceKind::BlockDevice
+        && let Ok(usage) = usage(path, &SystemPaths::default())
+    {
+        return String::from_utf8_lossy(&usage.id).into_owned();
+    }
+    let real = path.canonicalize();
+    real.unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+/// Says that an earlier run helps this one.
+pub fn tell_resumed(store: &SharedStore, observer: &dyn Observer) {
+    let resumed = store.lock().resumed();
+    if resumed > ByteCount(0) {
+        observer.event(&Event::Warning {
+            code: "resumed",
+            message: format!(
+                "going on with an unfinished run: {} are here already",
+                text::bytes(resumed)
+            ),
+        });
+    }
+}
+
 /// A source to read, and what has to be cleared away after it.
 pub struct Opened<'w> {
     source: Box<dyn BlockSource + 'w>,
@@ -69,74 +195,6 @@ impl<'w> Opened<'w> {
             let _ = std::fs::remove_file(file);
         }
     }
-}
-
-/// Opens `device`, from `offset` on. `asked_for` is what a job that goes
-/// on from an unfinished one must have in common with it.
-///
-/// # Errors
-///
-/// [`ErrorKind::NoLink`] when the target is not reached;
-/// [`ErrorKind::NoFilesystem`] when it has no such device; and what opening
-/// and reading local files brings.
-pub fn open_source<'w>(
-    reach: &Reach,
-    device: &Path,
-    offset: ByteOffset,
-    place: SpoolPlace<'_>,
-    asked_for: &Identity,
-    observer: &'w dyn Observer,
-    stop: &Stop,
-) -> Result<Opened<'w>> {
-    if reach.target == Target::Local {
-        let source = Box::new(LocalSource::open(device, offset)?);
-        return Ok(Opened { source, files: Vec::new() });
-    }
-    let session = connect(reach, observer, stop)?;
-    let record = find(&session, device)?;
-    let machine = lock(&session).agent().map(AgentFacts::machine);
-    let machine = machine.unwrap_or_default();
-    let identity = Identity::new()
-        .with("machine", machine)
-        .with("device", record.id)
-        .with("size", record.size)
-        .with("--source-offset", offset)
-        .and(asked_for);
-    let source = RemoteDevice::new(session, record, offset)?;
-    let (data, map, files) = match place {
-        SpoolPlace::Beside(path) => {
-            let files =
-                vec![beside(path, ".spool"), beside(path, ".spool.map")];
-            let open = |index: usize| LocalFile::open(&files[index]);
-            (open(0)?, open(1)?, files)
-        }
-        SpoolPlace::Temporary => {
-            (LocalFile::temporary()?, LocalFile::temporary()?, Vec::new())
-        }
-    };
-    let length = map
-        .length()
-        .map_err(|e| Error::io("cannot look at the spool's map", e))?;
-    let lasting = !files.is_empty();
-    let options = SpoolOptions { offset: ByteOffset(0), sync: lasting };
-    let spool = Spool::open(
-        source,
-        Box::new(data),
-        Box::new(map),
-        length,
-        &identity,
-        options,
-    )?;
-    if spool.resumed() > ByteCount(0) {
-        observer.event(&Event::Warning {
-            code: "resumed",
-            message: format!(
-                "going on with an unfinished run: {} are here already",
-                text::bytes(spool.resumed())
-            ),
-        });
-    }
-    Ok(Opened { source: Box::new(spool), files })
 }
 
 /// Connects to the agent of a target; what happens on the line goes to
@@ -166,11 +224,7 @@ pub fn connect<'w>(
 pub fn session<'w>(reach: &Reach, stop: &Stop) -> Result<Session<'w>> {
     let line = PortLine::new(port::of(&reach.target)?);
     let mut seed = [0; 32];
-    File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut seed))
-        .map_err(|error| {
-            Error::new(ErrorKind::Internal, "no random bytes").because(error)
-        })?;
+    crate::random::fill(&mut seed)?;
     Ok(Session::new(Box::new(line), seed, reach.patience, stop.clone()))
 }
 

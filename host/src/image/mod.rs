@@ -27,6 +27,7 @@ pub use stored::StoredSet;
 pub use writer::Target;
 
 use crate::block_set::BlockSet;
+use crate::digest::RangeRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{Geometry, Walk};
 use crate::units::{BlockNumber, BlockRun};
@@ -104,6 +105,17 @@ pub trait ImageSink: Send {
     ///
     /// When the output fails.
     fn hole(&mut self, run: BlockRun) -> Result<()>;
+
+    /// What was just put, or zeroed (`is_zero`), with its digest: for a sink
+    /// that remembers how far it came.
+    ///
+    /// # Errors
+    ///
+    /// When the output fails.
+    fn stored(&mut self, record: &RangeRecord, is_zero: bool) -> Result<()> {
+        let _ = (record, is_zero);
+        Ok(())
+    }
 
     /// Completes the image: tables, headers, length. Does not sync.
     ///

@@ -44,6 +44,15 @@ impl<'a> RawSink<'a> {
         Self { writer: Writer::new(out, name), options, shape: None }
     }
 
+    /// Writes what was gathered.
+    ///
+    /// # Errors
+    ///
+    /// When the output fails.
+    pub fn flush(&mut self) -> Result<()> {
+        self.writer.flush()
+    }
+
     fn place(&self, run: BlockRun) -> Result<(u64, u64)> {
         let (start, length) = Shape::of(self.shape)?.bytes(run)?;
         let start = start

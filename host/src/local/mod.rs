@@ -9,10 +9,12 @@ pub mod file;
 pub mod mounts;
 pub mod output;
 pub mod source;
+pub mod unfinished;
 pub mod usage;
 pub mod writer;
 
 pub use file::LocalFile;
 pub use output::{LocalOutput, OutputOptions, StdoutStream};
 pub use source::LocalSource;
+pub use unfinished::Unfinished;
 pub use writer::LocalWriter;

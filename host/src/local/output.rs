@@ -59,7 +59,7 @@ impl LocalOutput {
     pub fn create(path: &Path, options: OutputOptions<'_>) -> Result<Self> {
         refuse_bad_target(path, options)?;
         let map = beside(path, MAP_SUFFIX);
-        if map.exists() {
+        if map.exists() && beside(path, PART_SUFFIX).exists() {
             return Err(Error::new(
                 ErrorKind::Refused,
                 format!(
@@ -116,6 +116,12 @@ impl LocalOutput {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The name that it has until then.
+    #[must_use]
+    pub fn part(&self) -> &Path {
+        &self.part
     }
 
     /// What is written.

@@ -1,22 +1,30 @@
 //! The map of a spool: which parts of it are there, in an append-only file.
 //!
 //! ```text
-//! header   magic "e2wire spool 1\n\0", length of the identity (u32), the
-//!          identity (UTF-8, one `name: value` a line), CRC-32C of all that
+//! header   magic "e2wire spool 2\n\0", length of the identity (u32), 16
+//!          random bytes, the identity (UTF-8, one `name: value` a line),
+//!          CRC-32C of all that
 //! record   start (u64), length (u64), state (u32: 1 data, 2 zero),
-//!          BLAKE3-256 of the bytes (zeros for zero), CRC-32C of the record
+//!          BLAKE3-256 of the bytes (zeros for zero), CRC-32C of the header's
+//!          CRC and of the record
 //! ```
 //!
 //! Numbers are little-endian. Records are written after the data they speak
-//! of. The first record that is not whole ends the map: it was being written
-//! when the power went, and is written over.
+//! of. The first record that is not whole, or of another header, ends the
+//! map: it was being written when the power went, and is written over.
 
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::output::OutputFile;
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 
-const MAGIC: &[u8; 16] = b"e2wire spool 1\n\0";
+const MAGIC: &[u8; 16] = b"e2wire spool 2\n\0";
+
+/// Random bytes in a header: no record of an earlier map fits it.
+const SALT_BYTES: usize = 16;
+
+/// What stands before the identity.
+const FIXED_BYTES: usize = MAGIC.len() + 4 + SALT_BYTES;
 
 /// Bytes of a record.
 const RECORD_BYTES: usize = 8 + 8 + 4 + 32 + 4;
@@ -96,8 +104,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn data(range: ByteRange, bytes: &[u8]) -> Self {
-        let digest = *blake3::hash(bytes).as_bytes();
+    pub(super) const fn data(range: ByteRange, digest: Digest) -> Self {
         Self { range, state: State::Data, digest }
     }
 
@@ -105,7 +112,7 @@ impl Record {
         Self { range, state: State::Zero, digest: [0; 32] }
     }
 
-    fn encode(&self, into: &mut Vec<u8>) {
+    fn encode(&self, header_crc: u32, into: &mut Vec<u8>) {
         let start = into.len();
         into.extend_from_slice(&self.range.start().0.to_le_bytes());
         into.extend_from_slice(&self.range.length().0.to_le_bytes());
@@ -115,13 +122,14 @@ impl Record {
         };
         into.extend_from_slice(&state.to_le_bytes());
         into.extend_from_slice(&self.digest);
-        let crc = crc32c::crc32c(into.get(start..).unwrap_or(&[]));
+        let body = into.get(start..).unwrap_or(&[]);
+        let crc = crc32c::crc32c_append(header_crc, body);
         into.extend_from_slice(&crc.to_le_bytes());
     }
 
-    fn decode(bytes: &[u8; RECORD_BYTES]) -> Option<Self> {
+    fn decode(header_crc: u32, bytes: &[u8; RECORD_BYTES]) -> Option<Self> {
         let (body, crc) = bytes.split_last_chunk::<4>()?;
-        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+        if crc32c::crc32c_append(header_crc, body) != u32::from_le_bytes(*crc) {
             return None;
         }
         let (start, rest) = body.split_first_chunk::<8>()?;
@@ -143,30 +151,41 @@ impl Record {
 /// A map that records are added to.
 pub(super) struct Map {
     file: Box<dyn OutputFile>,
+    /// The CRC of its header.
+    header_crc: u32,
+    /// Goes out with the first records: a short job needs no map.
+    header: Vec<u8>,
+    /// Where the next record goes.
     end: u64,
+    has_records: bool,
     pending: Vec<Record>,
-    /// An earlier run may have left bytes in the data that no record tells
-    /// of.
-    leftovers: bool,
 }
 
 impl Map {
-    /// Opens a map of `length` bytes, or begins one.
+    /// Opens a map, or begins one: also when `is_stale`, because what it
+    /// speaks of is gone.
     pub(super) fn open(
         file: Box<dyn OutputFile>,
-        length: ByteCount,
         identity: &Identity,
+        sync: bool,
+        is_stale: bool,
     ) -> Result<(Self, Vec<Record>)> {
-        let mut map =
-            Self { file, end: 0, pending: Vec::new(), leftovers: true };
-        if length.0 == 0 {
-            map.leftovers = false;
-            map.start_over(identity)?;
+        let length = file.length().map_err(failed)?;
+        let mut map = Self {
+            file,
+            header_crc: 0,
+            header: Vec::new(),
+            end: 0,
+            has_records: false,
+            pending: Vec::new(),
+        };
+        if length.0 == 0 || is_stale {
+            map.start_over(identity, sync)?;
             return Ok((map, Vec::new()));
         }
-        let Some((text, end)) = map.header(length) else {
+        let Some((text, end, crc)) = map.header(length) else {
             // Torn while it was begun: nothing is noted in it.
-            map.start_over(identity)?;
+            map.start_over(identity, sync)?;
             return Ok((map, Vec::new()));
         };
         if let Some((name, ours, theirs)) = identity.differs(&text) {
@@ -180,11 +199,11 @@ impl Map {
             .intact("the unfinished run is kept")
             .hint(
                 "give the command of that run to finish it, take another \
-                 name for the output, or delete its .part and .map files",
+                 name for the output, or delete the files of that run",
             ));
         }
         let mut records = Vec::new();
-        map.end = end;
+        (map.end, map.header_crc) = (end, crc);
         let mut buffer = Vec::new();
         loop {
             let left = length.0.saturating_sub(map.end);
@@ -199,22 +218,25 @@ impl Map {
             }
             let (chunks, _) = buffer.as_chunks::<RECORD_BYTES>();
             for chunk in chunks {
-                let Some(record) = Record::decode(chunk) else {
+                let Some(record) = Record::decode(crc, chunk) else {
                     return Ok((map, records));
                 };
                 records.push(record);
+                map.has_records = true;
                 map.end += RECORD_BYTES as u64;
             }
         }
     }
 
-    /// The identity of an existing map, and where its records begin.
-    fn header(&self, length: ByteCount) -> Option<(String, u64)> {
-        let mut fixed = [0; MAGIC.len() + 4];
+    /// The identity of an existing map, where its records begin, and the
+    /// header's CRC.
+    fn header(&self, length: ByteCount) -> Option<(String, u64, u32)> {
+        let mut fixed = [0; FIXED_BYTES];
         self.file.read_at(ByteOffset(0), &mut fixed).ok()?;
-        let (magic, size) = fixed.split_last_chunk::<4>()?;
+        let (magic, rest) = fixed.split_first_chunk::<16>()?;
+        let (size, _) = rest.split_first_chunk::<4>()?;
         let size = u32::from_le_bytes(*size) as usize;
-        let whole = fixed.len() + size + 4;
+        let whole = FIXED_BYTES + size + 4;
         if magic != MAGIC
             || size > IDENTITY_BYTES_MAX
             || whole as u64 > length.0
@@ -223,33 +245,46 @@ impl Map {
         }
         let mut header = vec![0; whole];
         self.file.read_at(ByteOffset(0), &mut header).ok()?;
-        let (body, crc) = header.split_last_chunk::<4>()?;
-        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+        let (body, stored) = header.split_last_chunk::<4>()?;
+        let crc = crc32c::crc32c(body);
+        if crc != u32::from_le_bytes(*stored) {
             return None;
         }
-        let text = String::from_utf8(body.get(fixed.len()..)?.to_vec());
-        Some((text.ok()?, whole as u64))
+        let text = String::from_utf8(body.get(FIXED_BYTES..)?.to_vec());
+        Some((text.ok()?, whole as u64, crc))
     }
 
-    /// Empties the map and writes its header.
-    pub(super) fn start_over(&mut self, identity: &Identity) -> Result<()> {
+    /// Empties the map; nothing of it can be believed then.
+    pub(super) fn start_over(
+        &mut self,
+        identity: &Identity,
+        sync: bool,
+    ) -> Result<()> {
         let text = identity.text();
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        let mut salt = [0; SALT_BYTES];
+        crate::random::fill(&mut salt)?;
+        header.extend_from_slice(&salt);
         header.extend_from_slice(text.as_bytes());
-        let crc = crc32c::crc32c(&header);
-        header.extend_from_slice(&crc.to_le_bytes());
+        self.header_crc = crc32c::crc32c(&header);
+        header.extend_from_slice(&self.header_crc.to_le_bytes());
+        self.header = header;
         self.pending.clear();
-        self.file
-            .set_length(ByteCount(0))
-            .and_then(|()| self.file.write_at(ByteOffset(0), &header))
-            .map_err(failed)?;
-        self.end = header.len() as u64;
+        self.end = 0;
+        self.has_records = false;
+        if self.file.length().map_err(failed)?.0 > 0 {
+            self.file
+                .set_length(ByteCount(0))
+                .and_then(|()| if sync { self.file.sync() } else { Ok(()) })
+                .map_err(failed)?;
+        }
         Ok(())
     }
 
-    pub(super) const fn may_have_leftovers(&self) -> bool {
-        self.leftovers
+    /// Whether a later run finds something in it.
+    pub(super) const fn has_records(&self) -> bool {
+        self.has_records
     }
 
     pub(super) const fn has_pending(&self) -> bool {
@@ -263,15 +298,16 @@ impl Map {
 
     /// Writes what was added. The data must be safe before.
     pub(super) fn write(&mut self, sync: bool) -> Result<()> {
-        let mut bytes = Vec::new();
+        let mut bytes = std::mem::take(&mut self.header);
         for record in &self.pending {
-            record.encode(&mut bytes);
+            record.encode(self.header_crc, &mut bytes);
         }
         self.file
             .write_at(ByteOffset(self.end), &bytes)
             .and_then(|()| if sync { self.file.sync() } else { Ok(()) })
             .map_err(failed)?;
         self.end += bytes.len() as u64;
+        self.has_records = true;
         self.pending.clear();
         Ok(())
     }

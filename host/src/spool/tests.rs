@@ -1,4 +1,6 @@
 use super::*;
+use crate::error::ErrorKind;
+use crate::output::OutputFile;
 use crate::source::{DiskIdentity, SourceKind};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -168,16 +170,9 @@ fn open(
     map: &SharedFile,
     identity: &Identity,
 ) -> Result<Spool<Disk>> {
-    let length = ByteCount(map.bytes().len() as u64);
-    let options = SpoolOptions { offset: ByteOffset(4096), sync: true };
-    Spool::open(
-        disk,
-        Box::new(data.clone()),
-        Box::new(map.clone()),
-        length,
-        identity,
-        options,
-    )
+    let options = StoreOptions::new(ByteOffset(4096), true);
+    let (data, map) = (Box::new(data.clone()), Box::new(map.clone()));
+    Spool::open(disk, Store::open(data, map, identity, options)?)
 }
 
 /// Reads `wanted`; unreadable bytes come as 255.
@@ -251,7 +246,7 @@ fn an_interrupted_run_goes_on_wherever_its_map_was_torn() {
         let spool = open(disk, &data, &map, &identity()).unwrap();
         if torn == first.len() {
             // All but the bad sector, which is tried again.
-            assert_eq!(spool.resumed().0, 3 * 65536 - 512);
+            assert_eq!(spool.store().lock().resumed().0, 3 * 65536 - 512);
         }
         let all = read(&spool, range(0, 512 * KIB)).unwrap();
         assert!(all == expected(), "torn at {torn}");
@@ -270,14 +265,17 @@ fn what_was_damaged_in_the_spool_is_fetched_again() {
     map.bytes()[length - 5] ^= 1;
     let spool =
         open(Disk::new(disk_bytes(), 99), &data, &map, &identity()).unwrap();
-    assert!(spool.resumed().0 < 512 * 1024);
+    assert!(spool.store().lock().resumed().0 < 512 * 1024);
     assert!(read(&spool, range(0, 512 * KIB)).unwrap() == expected());
 }
 
 #[test]
 fn another_device_or_option_set_is_refused_by_name() {
     let (data, map) = (SharedFile::default(), SharedFile::default());
-    drop(open(Disk::new(disk_bytes(), 9), &data, &map, &identity()).unwrap());
+    let spool =
+        open(Disk::new(disk_bytes(), 9), &data, &map, &identity()).unwrap();
+    read(&spool, range(0, 64 * KIB)).unwrap();
+    drop(spool);
     let other = Identity::new().with("device", "abc").with("options", "");
     let error =
         open(Disk::new(disk_bytes(), 9), &data, &map, &other).err().unwrap();
@@ -297,7 +295,7 @@ fn a_filesystem_that_was_used_since_is_fetched_anew() {
     bytes[200 * KIB] = 7;
     let spool =
         open(Disk::new(bytes.clone(), 9), &data, &map, &identity()).unwrap();
-    assert_eq!(spool.resumed().0, 0);
+    assert_eq!(spool.store().lock().resumed().0, 0);
     bytes[100 * 512..101 * 512].fill(255);
     assert!(read(&spool, range(0, 512 * KIB)).unwrap() == bytes);
 }
@@ -310,9 +308,12 @@ fn a_change_during_the_job_shows_when_it_is_looked_for() {
     let old = read(&spool, range(0, 32 * KIB)).unwrap();
     spool.supply().bytes.lock().unwrap()[2048] ^= 1;
     assert!(read(&spool, range(0, 32 * KIB)).unwrap() == old);
+    let stored = data.bytes().clone();
     spool.recheck(&[range(0, 32 * KIB)]).unwrap();
     let new = read(&spool, range(0, 32 * KIB)).unwrap();
     assert_eq!(new[2048], old[2048] ^ 1);
+    assert_eq!(new[2049..], old[2049..]);
+    assert!(*data.bytes() == stored, "what was stored is an image by now");
 }
 
 #[test]
@@ -324,8 +325,8 @@ fn a_raw_image_holds_only_what_was_selected() {
     let mut keep = RangeSet::new();
     keep.insert(range(4 * KIB, 8 * KIB));
     keep.insert(range(290 * KIB, 20 * KIB));
-    spool.make_raw(&keep, ByteCount(512 * 1024)).unwrap();
-    let mut right = vec![0; 4096 + 512 * KIB];
+    spool.store().lock().keep_only(&keep).unwrap();
+    let mut right = vec![0; data.bytes().len()];
     let bytes = disk_bytes();
     for part in keep.iter() {
         let (start, end) = (part.start().0 as usize, part.end().0 as usize);

@@ -8,4 +8,5 @@ mod install;
 mod remote;
 mod safety;
 mod sim;
+mod unfinished;
 mod walk;

@@ -22,7 +22,7 @@ use e2wire::remote::port::Nature;
 use e2wire::remote::session::{Patience, Session};
 use e2wire::remote::source::RemoteDevice;
 use e2wire::source::BlockSource;
-use e2wire::spool::{Identity, Spool, SpoolOptions};
+use e2wire::spool::{Identity, Spool, Store, StoreOptions};
 use e2wire::stop::Stop;
 use e2wire::units::{ByteCount, ByteOffset};
 use e2wire_tests::fixtures::fixture;
@@ -157,7 +157,6 @@ fn job(
         hosts += 1;
         assert!(hosts < 60, "seed {seed}: no end after {hosts} hosts");
         let (data, map) = (data.reopened(), map.reopened());
-        let map_length = ByteCount(map.bytes().len() as u64);
         let dies = hosts <= kills;
         let dies_at = dies.then(|| {
             let now = world.lock().unwrap().now();
@@ -185,14 +184,13 @@ fn job(
                 device,
                 ByteOffset(0),
             )?;
-            let spool = Spool::open(
-                device,
+            let store = Store::open(
                 Box::new(data.clone()),
                 Box::new(map.clone()),
-                map_length,
                 &Identity::new().with("device", "sda3"),
-                SpoolOptions { offset: ByteOffset(0), sync: true },
+                StoreOptions::new(ByteOffset(0), true),
             )?;
+            let spool = Spool::open(device, store)?;
             let made = image(&spool, &Stop::new());
             if made.is_err() {
                 // Killed, not ended in order: nothing more is written.

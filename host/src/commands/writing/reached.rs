@@ -36,7 +36,7 @@ impl<'w> Reached<'w> {
     ///
     /// # Errors
     ///
-    /// As [`crate::commands::reach::open_source`].
+    /// As [`crate::commands::reach::Origin::new`].
     pub fn open(
         reach: &Reach,
         device: &Path,
