@@ -110,13 +110,7 @@ impl Task {
 
     /// Whether the devices of this machine are the only ones it can reach.
     const fn is_local(&self) -> bool {
-        matches!(
-            self,
-            Self::Verify(_)
-                | Self::Convert(_)
-                | Self::Install(_)
-                | Self::Undo(_)
-        )
+        matches!(self, Self::Verify(_) | Self::Convert(_))
     }
 
     /// Whether the image goes where text would go otherwise.

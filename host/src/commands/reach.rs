@@ -349,7 +349,15 @@ fn record_of<'r>(
 }
 
 /// The device that was named, by path or selector.
-fn find(session: &Shared<'_>, device: &Path) -> Result<DeviceRecord> {
+///
+/// # Errors
+///
+/// [`ErrorKind::NoFilesystem`] when there is none, [`ErrorKind::Refused`] when
+/// there are several.
+pub(super) fn find(
+    session: &Shared<'_>,
+    device: &Path,
+) -> Result<DeviceRecord> {
     let named = device.as_os_str().to_str();
     let selector = named.map(Selector::parse).ok_or_else(|| {
         Error::new(

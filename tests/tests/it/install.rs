@@ -3,4 +3,5 @@
 
 mod cuts;
 mod guards;
+mod lines;
 mod restore;

@@ -1,8 +1,11 @@
 //! A device that may come to be written: the one door to it, here or there.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::commands::reach::Reach;
+use e2wire_protocol::message::DeviceFlags;
+
+use crate::commands::reach::{Reach, Shared, connect, find};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identify::identify;
 use crate::install::Arming;
@@ -12,8 +15,11 @@ use crate::local::devices::SystemPaths;
 use crate::local::usage::{Usage, usage};
 use crate::local::{LocalSource, LocalWriter};
 use crate::observer::Observer;
+use crate::remote::client::DeviceRecord;
+use crate::remote::source::RemoteDevice;
 use crate::remote::target::Target;
-use crate::source::{BlockSource, DiskIdentity};
+use crate::remote::write::RemoteTarget;
+use crate::source::{BlockSource, DiskIdentity, SourceFacts};
 use crate::stop::Stop;
 use crate::units::{ByteCount, ByteOffset};
 
@@ -23,13 +29,19 @@ use crate::units::{ByteCount, ByteOffset};
 pub struct Reached<'w> {
     source: Box<dyn BlockSource + 'w>,
     usage: Usage,
-    way: Way,
+    way: Box<dyn Way + 'w>,
 }
 
 /// How it is written.
-enum Way {
-    Local(PathBuf),
+trait Way {
+    fn arm(&self, arming: &Arming) -> Result<Box<dyn WriteTarget + '_>>;
 }
+
+/// By the kernel here.
+struct Local(PathBuf);
+
+/// By an agent.
+struct Remote<'w>(Shared<'w>, DeviceRecord);
 
 impl<'w> Reached<'w> {
     /// Finds `device`; nothing is written, and nobody is kept from it.
@@ -40,18 +52,22 @@ impl<'w> Reached<'w> {
     pub fn open(
         reach: &Reach,
         device: &Path,
-        _observer: &'w dyn Observer,
-        _stop: &Stop,
+        observer: &'w dyn Observer,
+        stop: &Stop,
     ) -> Result<Self> {
         if reach.target != Target::Local {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "devices behind a line cannot be written to yet",
-            ));
+            let session = connect(reach, observer, stop)?;
+            let record = find(&session, device)?;
+            let shared = Arc::clone(&session);
+            let source =
+                RemoteDevice::new(shared, record.clone(), ByteOffset(0))?;
+            let usage = remote_usage(&record, source.facts());
+            let way = Box::new(Remote(session, record));
+            return Ok(Self { source: Box::new(source), usage, way });
         }
         let source = LocalSource::open(device, ByteOffset(0))?;
         let usage = usage(device, &SystemPaths::default())?;
-        let way = Way::Local(device.to_owned());
+        let way = Box::new(Local(device.to_owned()));
         Ok(Self { source: Box::new(source), usage, way })
     }
 
@@ -145,8 +161,38 @@ impl<'w> Reached<'w> {
     /// [`ErrorKind::Refused`] when somebody has it; else as opening and
     /// reaching it.
     pub fn arm(&self, arming: &Arming) -> Result<Box<dyn WriteTarget + '_>> {
-        match &self.way {
-            Way::Local(path) => Ok(Box::new(LocalWriter::open(path, arming)?)),
-        }
+        self.way.arm(arming)
     }
+}
+
+impl Way for Local {
+    fn arm(&self, arming: &Arming) -> Result<Box<dyn WriteTarget + '_>> {
+        Ok(Box::new(LocalWriter::open(&self.0, arming)?))
+    }
+}
+
+impl Way for Remote<'_> {
+    fn arm(&self, arming: &Arming) -> Result<Box<dyn WriteTarget + '_>> {
+        let Self(session, record) = self;
+        let session = Arc::clone(session);
+        Ok(Box::new(RemoteTarget::arm(session, record.clone(), arming)?))
+    }
+}
+
+/// What an agent's list says of a device; the agent looks again when it is
+/// armed.
+fn remote_usage(record: &DeviceRecord, facts: &SourceFacts) -> Usage {
+    let mut used_by = Vec::new();
+    if record.flags.has(DeviceFlags::MOUNTED_READ_WRITE) {
+        used_by.push("mounted read/write".to_owned());
+    } else if !record.holders.is_empty() {
+        used_by.push(format!("held by {}", record.holders));
+    } else if record.flags.has(DeviceFlags::IN_USE) {
+        used_by.push("mounted, swap, or a disk of which a part is".to_owned());
+    }
+    if record.flags.has(DeviceFlags::READ_ONLY) {
+        used_by.push("read-only over there".to_owned());
+    }
+    let (id, disk) = (record.id.0.to_vec(), facts.disk.clone());
+    Usage { used_by, id, disk }
 }
