@@ -1,16 +1,33 @@
 //! `probe`: who answers at the other end of a line, and what is there when
 //! nobody does.
 
+mod seen;
+
+use std::time::Duration;
+
+use e2wire_protocol::coding::Coding;
+use e2wire_protocol::message::Rights;
+
 use crate::commands::reach::{Reach, session};
 use crate::commands::{Outcome, Report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::observer::Observer;
-use crate::remote::session::Seen;
+use crate::observer::{Event, Observer};
+use crate::remote::client::AgentFacts;
+use crate::remote::session::Session;
 use crate::remote::target::Target;
 use crate::stop::Stop;
 use crate::text;
+use seen::{Diagnosis, diagnose};
 
-use e2wire_protocol::message::Rights;
+/// Speeds that consoles have, the usual ones first.
+const SPEEDS: [u32; 9] = [
+    115_200, 9600, 57_600, 38_400, 19_200, 230_400, 460_800, 921_600, 1_500_000,
+];
+
+/// How long each of them is tried: several Hellos, and an answer of some
+/// hundred bytes at the slowest.
+const SPEED_PATIENCE: Duration = Duration::from_millis(1200);
+const SLOW_SPEED_PATIENCE: Duration = Duration::from_millis(3500);
 
 /// Asks who is there.
 ///
@@ -18,7 +35,11 @@ use e2wire_protocol::message::Rights;
 ///
 /// [`ErrorKind::NoLink`] when no agent answers, with what was seen instead
 /// and what to do about it.
-pub fn probe(reach: &Reach, _: &dyn Observer, stop: &Stop) -> Result<Report> {
+pub fn probe(
+    reach: &Reach,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<Report> {
     if reach.target == Target::Local {
         return Err(Error::new(
             ErrorKind::Usage,
@@ -27,20 +48,42 @@ pub fn probe(reach: &Reach, _: &dyn Observer, stop: &Stop) -> Result<Report> {
         .hint("name the line with --target, as serial:/dev/ttyUSB0"));
     }
     let mut session = session(reach, stop)?;
-    let agent = match session.connect() {
-        Ok(agent) => agent,
-        Err(error) if error.kind() == ErrorKind::NoLink => {
-            return Err(explain(error, session.seen()));
+    match session.connect() {
+        Ok(agent) => {
+            let rate = match session.measure() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    return Err(error);
+                }
+                // An agent that may not read is an answer, too.
+                measured => measured.unwrap_or_default(),
+            };
+            Ok(report(&session, &agent, rate))
         }
-        Err(error) => return Err(error),
-    };
-    let rights = if agent.rights.has(Rights::WRITE) {
-        "read and write"
-    } else {
-        "read only"
-    };
+        Err(error)
+            if error.kind() == ErrorKind::NoLink && session.seen().opened =>
+        {
+            let first = diagnose(session.seen());
+            // The port must be free before it is opened at another speed.
+            drop(session);
+            Err(explain(reach, &error, first, observer, stop)?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn report(
+    session: &Session<'_>,
+    agent: &AgentFacts,
+    rate: Option<u64>,
+) -> Report {
+    let writable = agent.rights.has(Rights::WRITE);
+    let rights = if writable { "read and write" } else { "read only" };
     let round_trip = session.client().round_trip();
-    Ok(Report::new(Outcome::Done)
+    let coding = match session.client().coding() {
+        Coding::Binary => "binary",
+        Coding::Printable => "printable",
+    };
+    let report = Report::new(Outcome::Done)
         .line(format!(
             "Agent {} on {} of {}, {rights}, up for {}.",
             agent.version,
@@ -49,105 +92,96 @@ pub fn probe(reach: &Reach, _: &dyn Observer, stop: &Stop) -> Result<Report> {
             text::duration(agent.uptime_millis / 1000)
         ))
         .line(format!(
-            "The line: {} coding, {} ms there and back.",
-            match session.client().coding() {
-                e2wire_protocol::coding::Coding::Binary => "binary",
-                e2wire_protocol::coding::Coding::Printable => "printable",
-            },
+            "The line: {coding} coding, {} ms there and back.",
             round_trip.as_millis()
         ))
-        .fact("agent", agent.version)
-        .fact("port", agent.port)
-        .fact("host", agent.host)
-        .fact("writable", agent.rights.has(Rights::WRITE))
-        .fact("round_trip_ms", round_trip.as_secs_f64() * 1000.0))
+        .fact("agent", agent.version.clone())
+        .fact("port", agent.port.clone())
+        .fact("host", agent.host.clone())
+        .fact("machine", agent.machine())
+        .fact("boot", hex(&agent.boot.0))
+        .fact("writable", writable)
+        .fact("coding", coding)
+        .fact("round_trip_ms", round_trip.as_secs_f64() * 1000.0);
+    match rate {
+        Some(rate) => report
+            .line(format!("It carries {rate} bytes a second."))
+            .fact("bytes_per_second", rate),
+        None => report,
+    }
 }
 
-/// Adds what was seen on the line to the error that nobody answered.
-fn explain(error: Error, seen: &Seen) -> Error {
-    if seen.bytes == 0 && error.what_to_try().is_some() && !is_silence(&error) {
-        // The port did not even open.
-        return error;
-    }
-    let (what, hint) = diagnose(seen);
-    Error::new(ErrorKind::NoLink, format!("{error}; {what}")).hint(hint)
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn is_silence(error: &Error) -> bool {
-    error.to_string().contains("no agent answers")
-}
-
-/// What is at the other end, and what to do.
-fn diagnose(seen: &Seen) -> (String, &'static str) {
-    let shown = String::from_utf8_lossy(&seen.text);
-    let has = |words: &[&str]| words.iter().any(|word| shown.contains(word));
-    if seen.bytes == 0 {
-        return (
-            "the line is silent".to_owned(),
-            "is the machine on, the cable in the right port, and the agent \
-             booted with this port as its console?",
-        );
-    }
-    let strange = seen
-        .text
-        .iter()
-        .filter(|byte| !matches!(byte, b' '..=b'~' | b'\r' | b'\n' | 0x1b))
-        .count();
-    if strange * 4 > seen.text.len() || seen.text.is_empty() {
-        return (
-            format!("{} bytes came that are no text", seen.bytes),
-            "is the speed right? try ?baud=9600, 38400, 57600",
-        );
-    }
-    if has(&["Kernel panic", "end Kernel panic"]) {
-        return (
-            "the kernel there has panicked".to_owned(),
-            "restart the machine and boot the agent",
-        );
-    }
-    if has(&["login:", "Password:"]) {
-        return (
-            "a system is running there and asks for a login".to_owned(),
-            "log in and boot the agent, by its GRUB entry or kexec",
-        );
-    }
-    if has(&["GNU GRUB", "grub>", "grub rescue>"]) {
-        return (
-            "GRUB is waiting there".to_owned(),
-            "choose the agent's entry, or boot it from the GRUB prompt",
-        );
-    }
-    if has(&["(initramfs)", "# ", "$ "]) {
-        return (
-            "there seems to be a shell".to_owned(),
-            "start the agent from it, or boot it",
-        );
-    }
-    let last = shown.lines().rev().find(|line| !line.trim().is_empty());
-    (
-        format!("the last line there was: {}", last.unwrap_or("").trim()),
-        "wait until the machine has booted the agent, then try again",
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_seen_says_what_is_there() {
-        for (text, word) in [
-            (&b""[..], "silent"),
-            (b"\r\nmail7 login: ", "login"),
-            (b"GNU GRUB  version 2.06", "GRUB"),
-            (b"[ 1.0] Kernel panic - not syncing", "panicked"),
-            (b"\xff\xfe\x80\x91\xfc\x00\xe0\xf8", "no text"),
-            (b"(initramfs) ", "shell"),
-            (b"Loading Linux 6.1 ...\r\n", "Loading Linux"),
-        ] {
-            let seen = Seen { text: text.to_vec(), bytes: text.len() as u64 };
-            let (what, _) = diagnose(&seen);
-            assert!(what.contains(word), "{what}");
+/// The error that nobody answered, with what is there instead.
+///
+/// # Errors
+///
+/// [`ErrorKind::Interrupted`] when asked to stop on the way.
+fn explain(
+    reach: &Reach,
+    error: &Error,
+    mut found: Diagnosis,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<Error> {
+    if let Target::Serial { baud, .. } = &reach.target
+        && !found.readable
+    {
+        observer.event(&Event::Warning {
+            code: "other_speeds",
+            message: format!(
+                "at {baud} baud {}; trying other speeds",
+                found.what
+            ),
+        });
+        if let Some(other) = at_other_speeds(reach, stop)? {
+            found = other;
+        } else {
+            found.what.push_str(", also at the other usual speeds");
         }
     }
+    Ok(Error::new(ErrorKind::NoLink, format!("{error}; {}", found.what))
+        .hint(found.hint))
+}
+
+/// What there is at another speed than the one that was named.
+fn at_other_speeds(reach: &Reach, stop: &Stop) -> Result<Option<Diagnosis>> {
+    let Target::Serial { path, baud: named, flow } = &reach.target else {
+        return Ok(None);
+    };
+    for baud in SPEEDS.into_iter().filter(|baud| baud != named) {
+        let mut other = reach.clone();
+        other.target = Target::Serial { path: path.clone(), baud, flow: *flow };
+        other.patience.appear = None;
+        other.patience.connect = match baud {
+            ..20_000 => SLOW_SPEED_PATIENCE,
+            _ => SPEED_PATIENCE,
+        };
+        let mut session = session(&other, stop)?;
+        let hint = format!("it is -t '{}'", other.target);
+        match session.connect() {
+            Ok(agent) => {
+                let what = format!(
+                    "but one does at {baud} baud, on {}",
+                    agent.machine_name()
+                );
+                return Ok(Some(Diagnosis { what, hint, readable: true }));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                return Err(error);
+            }
+            // Not every adapter reaches every speed.
+            Err(_) => {}
+        }
+        let found = diagnose(session.seen());
+        if found.readable {
+            let what = format!("the line runs at {baud} baud: {}", found.what);
+            let hint = format!("{hint}; {}", found.hint);
+            return Ok(Some(Diagnosis { what, hint, readable: true }));
+        }
+    }
+    Ok(None)
 }

@@ -93,6 +93,10 @@ pub struct Seen {
     pub text: Vec<u8>,
     /// All bytes, frames included.
     pub bytes: u64,
+    /// Frames of our own that came back.
+    pub echoes: u64,
+    /// The line was open at all.
+    pub opened: bool,
 }
 
 /// A session; see the module.
@@ -266,6 +270,7 @@ impl<'w> Session<'w> {
             Received::Nothing | Received::Woken => {}
             Received::Closed(why) => self.reopen(&why)?,
         }
+        self.seen.echoes = self.client.counters().echoed_frames;
         if self.client.poll_timeout().is_some_and(|due| due <= now) {
             self.client.handle_timeout(now);
         }
@@ -417,6 +422,7 @@ impl<'w> Session<'w> {
             }
             match self.line.open(left, &self.stop) {
                 Ok(()) => {
+                    self.seen.opened = true;
                     self.client.line_opened(self.line.now());
                     return Ok(());
                 }

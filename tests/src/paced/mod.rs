@@ -200,7 +200,11 @@ impl Drop for PtyPair {
 
 /// A pseudo-terminal in raw mode: the line's side, the end that programs
 /// open, and its name.
-fn terminal() -> Result<(OwnedFd, OwnedFd, PathBuf)> {
+///
+/// # Errors
+///
+/// When the system has no more of them.
+pub fn terminal() -> Result<(OwnedFd, OwnedFd, PathBuf)> {
     let failed = "cannot make a pseudo-terminal";
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let line = openpt(flags).context(failed)?;

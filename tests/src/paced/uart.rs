@@ -13,7 +13,9 @@ pub(super) fn heard(bytes: &[u8], speaking: u32, hearing: u32) -> Vec<u8> {
         return bytes.to_vec();
     }
     // Lengths of bits, in an exact common unit.
-    let (sent, own) = (u64::from(hearing), u64::from(speaking));
+    let common = u64::from(greatest_divisor(speaking, hearing));
+    let (sent, own) =
+        (u64::from(hearing) / common, u64::from(speaking) / common);
     let end = (bytes.len() * BITS) as u64 * sent;
     let level = |at: u64| {
         let bit = (at / sent) as usize;
@@ -46,6 +48,13 @@ pub(super) fn heard(bytes: &[u8], speaking: u32, hearing: u32) -> Vec<u8> {
     }
 }
 
+const fn greatest_divisor(mut one: u32, mut two: u32) -> u32 {
+    while two > 0 {
+        (one, two) = (two, one % two);
+    }
+    one
+}
+
 #[cfg(test)]
 mod tests {
     use super::heard;
@@ -54,7 +63,7 @@ mod tests {
     fn equal_speeds_hear_each_other() {
         assert_eq!(heard(b"login: ", 9600, 9600), b"login: ");
         // A percent of difference is what crystals have.
-        assert_eq!(heard(b"login: ", 115_200, 116_000), b"login: ");
+        assert_eq!(heard(b"login: ", 115_200, 116_400), b"login: ");
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Client {
                     }
                 }
                 // Our own words, from a line that echoes.
-                Found::Frame(_) => {}
+                Found::Frame(_) => self.counters.echoed_frames += 1,
                 Found::Text(text) => self.text(text),
                 Found::Broken(bytes) => self.broken(bytes),
             }
@@ -203,9 +203,7 @@ impl Client {
             self.open_max = self.open_max.min(most.max(2));
         }
         if tries <= 1 {
-            let transit = self.flow.time_of(400);
-            let time = now.since(self.greeted).saturating_sub(transit);
-            self.flow.round_trip_seen(time);
+            self.question_answered(now, self.greeted);
         }
         self.greeting = Some(AgentFacts::new(hello, new_boot));
         if was_up {
@@ -253,9 +251,7 @@ impl Client {
             return;
         }
         if tries == 1 && answers == self.number {
-            let transit = self.flow.time_of(2 * tail.len() as u64);
-            let time = now.since(sent).saturating_sub(transit);
-            self.flow.round_trip_seen(time);
+            self.question_answered(now, sent);
         }
         self.up();
     }

@@ -96,6 +96,8 @@ pub struct Client {
     expected: u32,
     /// When the Hello that is answered was sent first.
     greeted: Moment,
+    /// Bytes of both directions before a question whose answer is timed.
+    before_question: u64,
     /// What is under way, by request number.
     sent: BTreeMap<u32, Sent>,
     chunks: BTreeMap<u64, (OpenChunk, Owner)>,
@@ -137,6 +139,8 @@ pub struct Counters {
     pub lost_frames: u64,
     /// Bytes of console text.
     pub text_bytes: u64,
+    /// Frames of our own that a line sent back.
+    pub echoed_frames: u64,
 }
 
 impl Client {
@@ -158,6 +162,7 @@ impl Client {
             number: 0,
             expected: 1,
             greeted: Moment::START,
+            before_question: 0,
             sent: BTreeMap::new(),
             chunks: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -286,6 +291,22 @@ impl Client {
     fn id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
+    }
+
+    /// All bytes of frames so far, in both directions.
+    const fn bytes_so_far(&self) -> u64 {
+        let Counters { sent_bytes, received_bytes, text_bytes, .. } =
+            self.counters;
+        (sent_bytes + received_bytes).saturating_sub(text_bytes)
+    }
+
+    /// A question that was sent at `sent` is answered: what it took, less
+    /// the time that its bytes and those of the answer need on the line, is
+    /// the way there and back.
+    fn question_answered(&mut self, now: Moment, sent: Moment) {
+        let bytes = self.bytes_so_far().saturating_sub(self.before_question);
+        let transit = self.flow.time_of(bytes);
+        self.flow.round_trip_seen(now.since(sent).saturating_sub(transit));
     }
 
     /// A new session on the present line.

@@ -177,6 +177,9 @@ impl Client {
                 self.greet_anew(now);
             }
         }
+        if tries == 0 {
+            self.before_question = self.bytes_so_far();
+        }
         let patience =
             Duration::from_millis(250) + self.flow.time_of(HELLO_BYTES);
         let patience = patience * (tries + 1).min(4);
@@ -208,6 +211,9 @@ impl Client {
             };
             self.greet_anew(now);
             return self.send_hello(now, 0, out);
+        }
+        if tries == 0 {
+            self.before_question = self.bytes_so_far();
         }
         let time = self.flow.time_of(2 * 400);
         let next = now.after(

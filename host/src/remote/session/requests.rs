@@ -20,6 +20,9 @@ const DEVICES_PAGE: u16 = 16;
 /// The most devices that are taken from an agent.
 const DEVICES_MAX: usize = 4096;
 
+/// What takes less is over before the clock can tell.
+const MEASURED_MIN: Duration = Duration::from_millis(80);
+
 /// How long to wait for the answer of a machine that is to go down.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(10);
 
@@ -109,6 +112,38 @@ impl Session<'_> {
             digests.push(RangeDigest(digest));
         }
         Ok(digests)
+    }
+
+    /// Bytes that the line carries in a second, frames and all: measured with
+    /// digests, which nothing compresses. `None` when there is no device to
+    /// make digests of, or the line is too fast for that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fetched`], or what the agent answers.
+    pub fn measure(&mut self) -> Result<Option<u64>> {
+        let devices = self.devices(false)?;
+        let largest = devices.iter().max_by_key(|device| device.size);
+        let Some(device) = largest else { return Ok(None) };
+        let unit = device.logical_sector.max(512) / 512;
+        let sectors = device.size / 512;
+        // Up to 64 KiB of digests: the most that a result may have.
+        for units in [64_u32, 256, 2048] {
+            let count = units.saturating_mul(unit);
+            let range = SectorRange::new(0, count)
+                .filter(|_| u64::from(count) <= sectors);
+            let Some(range) = range else { break };
+            let (start, before) = (self.now(), self.counters());
+            self.digest(device.id, range, unit)?;
+            let time = self.now().since(start);
+            let time = time.saturating_sub(self.client.round_trip());
+            if time >= MEASURED_MIN {
+                let bytes = self.counters().received_bytes;
+                let bytes = bytes.saturating_sub(before.received_bytes);
+                return Ok(Some((bytes as f64 / time.as_secs_f64()) as u64));
+            }
+        }
+        Ok(None)
     }
 
     /// Which units of pairs of ranges are equal: two bits a unit, see

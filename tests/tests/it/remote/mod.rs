@@ -4,6 +4,7 @@
 mod console;
 mod lines;
 mod ports;
+mod probe;
 mod writes;
 
 use std::path::{Path, PathBuf};
