@@ -2,6 +2,7 @@
 //! kind: the image is always the local one.
 
 mod console;
+mod lab;
 mod lines;
 mod ports;
 mod probe;
