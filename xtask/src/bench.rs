@@ -14,7 +14,7 @@ use e2wire_tests::tools;
 use samples::{SAMPLES, Sample};
 
 const USAGE: &str = "\
-usage: cargo xtask bench local [--only small,medium,large,bigalloc,data,empty]
+usage: cargo xtask bench local [--only small,medium,large,tables,bigalloc,data,empty]
                                [--pairs N] [--json]";
 
 /// What is measured.
@@ -36,6 +36,11 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let mut words = arguments.iter().copied();
     match words.next() {
         Some("local") => {}
+        // What `measure::touch_memory` starts.
+        Some("touch") => {
+            measure::touch();
+            return Ok(());
+        }
         _ => bail!("{USAGE}"),
     }
     while let Some(word) = words.next() {

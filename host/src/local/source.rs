@@ -211,8 +211,10 @@ impl BlockSource for LocalSource {
         Ok(())
     }
 
+    /// The one that writes, and two that read: with one reader a cold disk
+    /// waits for its digests, with more the writer waits for a processor.
     fn readers(&self) -> usize {
-        2
+        3
     }
 
     fn read_batch(

@@ -10,6 +10,7 @@ use e2wire_tests::{binaries, oracle, tools};
 use super::Options;
 use super::measure::{
     Cost, command, drop_caches, median, run as measure, system_calls,
+    touch_memory,
 };
 use super::samples::directory;
 
@@ -119,8 +120,10 @@ pub(super) fn run(options: &Options) -> Result<()> {
 
 impl Bench<'_> {
     fn sample(&mut self, name: &'static str, image: &Path) -> Result<()> {
-        if name == "data" {
-            return self.with_data(name, image);
+        match name {
+            "data" => return self.with_data(name, image),
+            "tables" => return self.normal(name, image),
+            _ => {}
         }
         let goal = |medium, large| match name {
             "medium" => Goal::AtLeast(medium),
@@ -143,9 +146,6 @@ impl Bench<'_> {
         let memory = raw.iter().map(|(_, ours)| ours.memory).max();
         let goal = if name == "large" { Goal::AtMost(64.) } else { Goal::None };
         self.memory(name, memory.unwrap_or(0), goal);
-        if name == "large" {
-            self.normal(name, image)?;
-        }
         Ok(())
     }
 
@@ -190,6 +190,7 @@ impl Bench<'_> {
                 if job.cold {
                     drop_caches()?;
                 }
+                touch_memory()?;
                 *cost = measure(make(image, &out), None)
                     .with_context(|| format!("{name}: {}", job.what))?;
             }

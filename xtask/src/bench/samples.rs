@@ -41,6 +41,9 @@ pub(crate) const SAMPLES: &[Sample] = &[
     sample("small", 1, 4_500),
     sample("medium", 16, 200_000),
     sample("large", 1024, 775_000),
+    // As large, but with inode tables of less than 4 GiB: more than a normal
+    // image can hold the default makes.
+    Sample { options: &["-N", "15000000"], ..sample("tables", 1024, 775_000) },
     Sample {
         options: &["-C", "65536"],
         features: ",bigalloc",
