@@ -45,7 +45,8 @@ pub(crate) const SAMPLES: &[Sample] = &[
     // image can hold the default makes.
     Sample { options: &["-N", "15000000"], ..sample("tables", 1024, 775_000) },
     Sample {
-        options: &["-C", "65536"],
+        // As many inodes as clusters: mke2fs makes no more.
+        options: &["-C", "65536", "-i", "65536"],
         features: ",bigalloc",
         ..sample("bigalloc", 16, 20_000)
     },
