@@ -41,6 +41,10 @@ pub(crate) const WINDOW_MAX: u32 = 64 * 1024 * 1024;
 /// A machine goes down when the answer has left the port, or after so long.
 const POWER_DELAY: Duration = Duration::from_millis(1000);
 
+/// How long a request waits for devices that take their time to tell who they
+/// are: one that hangs never does.
+const DEVICES_PATIENCE: Duration = Duration::from_millis(2000);
+
 /// What the agent says of itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
@@ -85,6 +89,8 @@ pub struct Agent<'m> {
     pub(crate) turn: usize,
     /// The devices have been listed once.
     pub(crate) listed: bool,
+    /// All that is to be found out about them has been.
+    pub(crate) whole: bool,
     pub(crate) power: Option<(PowerAction, PortNumber, Instant)>,
     pub(crate) notices: heapless::Deque<Notice, 16>,
 }
@@ -103,6 +109,7 @@ impl<'m> Agent<'m> {
             digester: RangeDigester::new(),
             turn: 0,
             listed: false,
+            whole: false,
             power: None,
             notices: heapless::Deque::new(),
         }
@@ -207,6 +214,11 @@ impl<'m> Agent<'m> {
             self.memory.inventory.refresh(devices);
             self.listed = true;
         }
+        let settled = devices.settle();
+        self.whole = settled.whole;
+        if settled.changed {
+            self.memory.inventory.refresh(devices);
+        }
         self.age(now);
         self.collect(now, devices, encoder);
         self.schedule(now, devices, encoder);
@@ -267,6 +279,16 @@ impl<'m> Agent<'m> {
     /// What happened that is worth a line in the agent's own log.
     pub fn next_notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
+    }
+
+    /// Whether a request that arrived at `since` should rather wait until
+    /// more is known about the devices.
+    pub(crate) fn knows_too_little(
+        &self,
+        since: Instant,
+        now: Instant,
+    ) -> bool {
+        !self.whole && now.since(since) < DEVICES_PATIENCE
     }
 
     pub(crate) fn notice(&mut self, notice: Notice) {

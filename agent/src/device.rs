@@ -135,14 +135,28 @@ impl SectorMap {
     }
 }
 
+/// How far the devices are known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Settled {
+    /// Something has been found out since this was asked last.
+    pub changed: bool,
+    /// There is nothing that is not found out yet.
+    pub whole: bool,
+}
+
 /// All devices of a machine.
 ///
 /// No method may block on a disk.
 pub trait Devices {
     /// Looks for devices that came or went. Called when a host asks for the
-    /// list. Bounded: at most
+    /// list. What takes its time is found out later: see `settle`. Bounded: at most
     /// [`DEVICES_MAX`](crate::memory::DEVICES_MAX) devices are kept.
     fn rescan(&mut self);
+
+    /// Takes up what has been found out about devices since.
+    fn settle(&mut self) -> Settled {
+        Settled { changed: false, whole: true }
+    }
 
     /// What is at `index`, `None` for an empty place and beyond the table.
     /// Nobody home is no end: all indices below `DEVICES_MAX` are looked at.

@@ -275,7 +275,7 @@ impl Agent<'_> {
             place = place.saturating_add(1);
             let mut stage = self.memory.queue.stage_mut(index).copied();
             if stage == Some(Stage::New) {
-                let next = self.check(index, devices);
+                let next = self.check(index, now, devices);
                 self.enter(index, next);
                 stage = Some(next);
             }
@@ -298,7 +298,19 @@ impl Agent<'_> {
     }
 
     /// Checks a request that just arrived against the device it names.
-    fn check(&mut self, index: OpenIndex, devices: &impl Devices) -> Stage {
+    fn check(
+        &mut self,
+        index: OpenIndex,
+        now: Instant,
+        devices: &impl Devices,
+    ) -> Stage {
+        let since = self.memory.queue.get(index).map(|open| open.since);
+        let early = since.is_some_and(|it| self.knows_too_little(it, now));
+        // It may be one of those that are not known yet.
+        let missing = match early {
+            true => Stage::New,
+            false => Stage::Failed(Failure::NoDevice),
+        };
         let Memory { queue, inventory, .. } = &mut *self.memory;
         let found = |id: DeviceId| {
             let device = inventory.find(id)?;
@@ -314,7 +326,7 @@ impl Agent<'_> {
             Some(Work::Arm { arm, .. }) => (arm.device, None),
             Some(Work::Write { write, .. }) => {
                 let Some((device, facts)) = found(write.device) else {
-                    return Stage::Failed(Failure::NoDevice);
+                    return missing;
                 };
                 return match write::check(write, &facts) {
                     Ok(()) => Stage::Waiting(device),
@@ -324,7 +336,7 @@ impl Agent<'_> {
             _ => return Stage::Failed(Failure::NoDevice),
         };
         let Some((device, facts)) = found(id) else {
-            return Stage::Failed(Failure::NoDevice);
+            return missing;
         };
         match task.map_or(Ok(()), |task| scan::check(task, &facts)) {
             Ok(()) => Stage::Waiting(device),

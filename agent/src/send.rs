@@ -261,21 +261,28 @@ impl Agent<'_> {
         devices: &mut impl Devices,
         now: Instant,
     ) -> Answered {
+        let Memory { queue, inventory, .. } = &mut *self.memory;
+        if let Some(Open { work: Work::Devices { rescan, .. }, .. }) =
+            queue.get_mut(index)
+            && core::mem::take(rescan)
+        {
+            devices.rescan();
+            self.whole = devices.settle().whole;
+            inventory.refresh(devices);
+        }
+        let since = self.memory.queue.get(index).map(|open| open.since);
+        if since.is_some_and(|since| self.knows_too_little(since, now)) {
+            return Answered::NotYet;
+        }
         let Memory { lines, queue, inventory, .. } = &mut *self.memory;
         let line = lines.get_mut(port.index());
         let (Some(open), Some(line)) = (queue.get_mut(index), line) else {
             return Answered::Done;
         };
-        let Open { number, work: Work::Devices { rescan, next, end }, .. } =
-            open
+        let Open { number, work: Work::Devices { next, end, .. }, .. } = open
         else {
             return Answered::Done;
         };
-        if *rescan {
-            devices.rescan();
-            inventory.refresh(devices);
-            *rescan = false;
-        }
         let total = inventory.total();
         let at = inventory.at(*next);
         let found =

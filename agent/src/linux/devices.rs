@@ -1,7 +1,8 @@
 //! The table of devices, and the jobs on them.
 
 use e2wire_agent::device::{
-    DeviceFault, DeviceFlags, DeviceIndex, Devices, Job, Sectors, Slot, State,
+    DeviceFault, DeviceFlags, DeviceIndex, Devices, Job, Sectors, Settled,
+    Slot, State,
 };
 use e2wire_agent::memory::DEVICES_MAX;
 use e2wire_protocol::message::DeviceFacts;
@@ -11,6 +12,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 use super::block::Target;
+use super::identify::Identifiers;
 use super::once::Once;
 use super::pool::{Pool, Stage, Task, Work};
 use super::sysfs::{self, Device, Facts};
@@ -30,18 +32,30 @@ struct Entry {
     named: Option<usize>,
     /// Seen by the present scan.
     seen: bool,
+    /// Who it is has been found out.
+    known: bool,
 }
 
 type Table = [Entry; DEVICES_MAX];
 
 static TABLE: Once<Table> = Once::new(
-    [const { Entry { key: 0, facts: Facts::new(), named: None, seen: false } };
-        DEVICES_MAX],
+    [const {
+        Entry {
+            key: 0,
+            facts: Facts::new(),
+            named: None,
+            seen: false,
+            known: false,
+        }
+    }; DEVICES_MAX],
 );
 
 /// All devices of this machine, or those that were named. There is one.
 pub(crate) struct Disks {
     pool: Pool,
+    identifiers: Identifiers,
+    /// Some device is not known yet.
+    unsettled: bool,
     named: Vec<Path, NAMED_MAX>,
     entries: &'static mut Table,
     /// Keys given so far.
@@ -57,7 +71,15 @@ impl Disks {
     pub(crate) fn take(named: Vec<Path, NAMED_MAX>) -> Result<Self, Errno> {
         let pool = Pool::take()?;
         let entries = TABLE.take().ok_or(Errno::BUSY)?;
-        Ok(Self { pool, named, entries, keys: 0 })
+        let identifiers = Identifiers::take().ok_or(Errno::BUSY)?;
+        Ok(Self {
+            pool,
+            identifiers,
+            unsettled: false,
+            named,
+            entries,
+            keys: 0,
+        })
     }
 
     /// What becomes readable when a job ends.
@@ -76,7 +98,7 @@ impl Disks {
                 continue;
             };
             if let Ok(facts) = sysfs::named_facts(path) {
-                self.saw(facts, Some(index), |_| {});
+                self.saw(facts, Some(index));
             }
         }
     }
@@ -91,18 +113,13 @@ impl Disks {
             else {
                 return;
             };
-            self.saw(facts, None, |facts| device.find_identity(facts));
+            self.saw(facts, None);
         });
     }
 
-    /// Takes note of a device. `identify` completes the facts of one that
-    /// was not in the table yet.
-    fn saw(
-        &mut self,
-        mut facts: Facts,
-        named: Option<usize>,
-        identify: impl FnOnce(&mut Facts),
-    ) {
+    /// Takes note of a device. Who one is that was not in the table yet, has
+    /// to be found out.
+    fn saw(&mut self, mut facts: Facts, named: Option<usize>) {
         let known = self.entries.iter_mut().find(|entry| {
             entry.key != 0
                 && entry.named == named
@@ -124,10 +141,25 @@ impl Disks {
         let Some(index) = never.or_else(empty) else {
             return;
         };
-        identify(&mut facts);
         self.keys = self.keys.saturating_add(1);
+        // A file has told all there is.
+        let known = facts.rdev == 0;
         if let Some(entry) = self.entries.get_mut(index) {
-            *entry = Entry { key: self.keys, facts, named, seen: true };
+            let key = self.keys;
+            *entry = Entry { key, facts, named, seen: true, known };
+        }
+    }
+
+    /// Has devices looked at that are not known yet.
+    fn identify(&mut self) {
+        for entry in self.entries.iter() {
+            let unknown = entry.key != 0 && !entry.known;
+            if unknown
+                && !self.identifiers.is_asked(entry.key)
+                && !self.identifiers.ask(entry.key, entry.facts.rdev)
+            {
+                return;
+            }
         }
     }
 
@@ -174,7 +206,8 @@ impl Disks {
     }
 
     fn entry(&self, index: DeviceIndex) -> Option<&Entry> {
-        self.entries.get(usize::from(index.0)).filter(|entry| entry.key != 0)
+        let entry = self.entries.get(usize::from(index.0));
+        entry.filter(|entry| entry.key != 0 && entry.known)
     }
 
     fn target(&self, entry: &Entry) -> Option<Target> {
@@ -219,6 +252,34 @@ impl Devices for Disks {
             }
         }
         self.mark_uses();
+        self.unsettled = true;
+        self.identify();
+    }
+
+    fn settle(&mut self) -> Settled {
+        let mut changed = false;
+        if !self.unsettled {
+            return Settled { changed, whole: true };
+        }
+        let entries = &mut *self.entries;
+        self.identifiers.collect(|key, found| {
+            let mut all = entries.iter_mut();
+            if let Some(entry) = all.find(|entry| entry.key == key) {
+                let facts = &mut entry.facts;
+                facts.model = found.model.clone();
+                facts.serial = found.serial.clone();
+                facts.wwn = found.wwn.clone();
+                facts.path = found.path.clone();
+                entry.known = true;
+                changed = true;
+            }
+        });
+        if changed {
+            self.identify();
+        }
+        let unknown = |entry: &Entry| entry.key != 0 && !entry.known;
+        self.unsettled = self.entries.iter().any(unknown);
+        Settled { changed, whole: !self.unsettled }
     }
 
     fn facts(&self, index: DeviceIndex) -> Option<DeviceFacts<'_>> {

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod devices;
 pub(crate) mod endpoint;
 pub(crate) mod file;
+pub(crate) mod identify;
 #[cfg_attr(
     not(all(feature = "bare", panic = "abort")),
     expect(dead_code, reason = "only the freestanding agent is process 1")

@@ -304,13 +304,18 @@ extern "C" fn work(number: usize) {
             unsafe { (&mut *cell.work.get(), &mut *cell.buffer.get()) };
         device.carry_out(work, buffer, &cell.done);
         cell.state.store(DONE, Ordering::Release);
-        let wake = SHARED.wake.load(Ordering::Acquire);
-        if wake > 0 {
-            let number = wake.saturating_sub(1);
-            // SAFETY: the pool never closes it: there is one for ever.
-            let wake = unsafe { BorrowedFd::borrow_raw(number) };
-            // A full counter wakes the loop as well.
-            let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
-        }
+        wake_loop();
+    }
+}
+
+/// Something has ended that the loop may wait for.
+pub(crate) fn wake_loop() {
+    let wake = SHARED.wake.load(Ordering::Acquire);
+    if wake > 0 {
+        let number = wake.saturating_sub(1);
+        // SAFETY: the pool never closes it: there is one for ever.
+        let wake = unsafe { BorrowedFd::borrow_raw(number) };
+        // A full counter wakes the loop as well.
+        let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
     }
 }

@@ -365,7 +365,8 @@ fn number_text(rdev: u64) -> Option<String<32>> {
     Some(number)
 }
 
-/// The facts of the plain file or device node at `path`, offered by name.
+/// The facts of the plain file or device node at `path`, offered by name; of
+/// a device without its identity.
 ///
 /// # Errors
 ///
@@ -377,9 +378,7 @@ pub(crate) fn named_facts(path: &Path) -> Result<Facts, Errno> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::BlockDevice => {
             let device = Device::by_number(stat.st_rdev).ok_or(Errno::NODEV)?;
-            let mut facts = device.present_facts().ok_or(Errno::NODEV)?;
-            device.find_identity(&mut facts);
-            Ok(facts)
+            device.present_facts().ok_or(Errno::NODEV)
         }
         FileType::RegularFile => {
             let size = u64::try_from(stat.st_size).unwrap_or(0);

@@ -1,13 +1,17 @@
 //! Starting a thread, in either build.
 
+use super::identify::CELLS;
 use super::pool::WORKERS_MAX;
 
 /// The thread that loads modules, some of which take their time.
 pub(crate) const MODULES_THREAD: usize = WORKERS_MAX;
 
+/// The first of the threads that find out who devices are.
+pub(crate) const IDENTIFY_THREADS: usize = MODULES_THREAD + 1;
+
 /// Threads that may run besides the loop: the disk workers, by their number,
-/// and the one above.
-pub(crate) const THREADS_MAX: usize = MODULES_THREAD + 1;
+/// and those above.
+pub(crate) const THREADS_MAX: usize = IDENTIFY_THREADS + CELLS;
 
 /// Bytes of a thread's stack.
 pub(crate) const STACK_BYTES: usize = 16 * 1024;

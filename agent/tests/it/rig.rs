@@ -8,7 +8,8 @@ use e2wire_agent::agent::{Agent, Facts};
 use e2wire_agent::clock::{Duration, Instant};
 use e2wire_agent::compress::Encoder;
 use e2wire_agent::device::{
-    DeviceFault, DeviceIndex, Devices, Job, SectorMap, Sectors, Slot, State,
+    DeviceFault, DeviceIndex, Devices, Job, SectorMap, Sectors, Settled, Slot,
+    State,
 };
 use e2wire_agent::inventory::id_of;
 use e2wire_agent::memory::{Memory, SLOTS_MAX};
@@ -50,6 +51,8 @@ pub(crate) struct Disk {
     pub(crate) forgets: bool,
     /// Jobs that are refused for want of a worker.
     pub(crate) busy: usize,
+    /// Nobody knows yet who it is.
+    pub(crate) unknown: bool,
 }
 
 impl Disk {
@@ -87,6 +90,7 @@ impl Disk {
             writes: Vec::new(),
             forgets: false,
             busy: 0,
+            unknown: false,
         }
     }
 
@@ -134,6 +138,7 @@ struct RunningJob {
 pub(crate) struct Disks {
     pub(crate) disks: Vec<Disk>,
     jobs: [Option<RunningJob>; SLOTS_MAX],
+    unknown: usize,
 }
 
 impl Disks {
@@ -149,7 +154,13 @@ impl Devices for Disks {
 
     fn facts(&self, index: DeviceIndex) -> Option<DeviceFacts<'_>> {
         let disk = self.disks.get(usize::from(index.0))?;
-        (!disk.gone).then(|| disk.facts())
+        (!disk.gone && !disk.unknown).then(|| disk.facts())
+    }
+
+    fn settle(&mut self) -> Settled {
+        let unknown = self.disks.iter().filter(|disk| disk.unknown).count();
+        let changed = std::mem::replace(&mut self.unknown, unknown) != unknown;
+        Settled { changed, whole: unknown == 0 }
     }
 
     fn submit(
@@ -335,7 +346,11 @@ impl Rig {
         };
         Self {
             agent: Agent::new(memory, facts),
-            disks: Disks { disks, jobs: [const { None }; SLOTS_MAX] },
+            disks: Disks {
+                disks,
+                jobs: [const { None }; SLOTS_MAX],
+                unknown: 0,
+            },
             zstd: Zstd { calls: 0 },
             now,
         }

@@ -187,6 +187,37 @@ fn devices_are_listed_page_by_page() {
 }
 
 #[test]
+fn a_disk_that_does_not_say_who_it_is_holds_up_nobody_for_long() {
+    let mut disks = vec![Disk::new("sda", 8), Disk::new("sdb", 8)];
+    disks[1].unknown = true;
+    let late = disks[1].id();
+    let mut rig = Rig::new(disks);
+    let mut client = rig.host();
+    let list = ListDevices { rescan: true, first: 0, count: 9 };
+    rig.send(&mut client, RequestBody::Devices(list));
+    rig.send(&mut client, RequestBody::Flush(late));
+    assert!(rig.run(&mut client).is_empty());
+    // Others are served meanwhile.
+    rig.send(&mut client, RequestBody::Echo);
+    assert_eq!(rig.run(&mut client).len(), 1);
+    rig.pass(1900);
+    rig.run(&mut client);
+    rig.pass(200);
+    let got = rig.run(&mut client);
+    assert_eq!(got.len(), 2, "{got:?}");
+    assert!(matches!(got[0].body(), ReplyBody::Device(it) if it.total == 1));
+    assert_eq!(got[1].failure(), Failure::NoDevice);
+    // One that answers in time is there.
+    rig.send(&mut client, RequestBody::Devices(list));
+    rig.send(&mut client, RequestBody::Flush(late));
+    assert!(rig.run(&mut client).is_empty());
+    rig.disks.disks[1].unknown = false;
+    let got = rig.run(&mut client);
+    assert_eq!(got.len(), 3, "{got:?}");
+    assert!(got.iter().any(|got| got.body() == ReplyBody::Done));
+}
+
+#[test]
 fn the_longest_texts_of_devices_are_cut_and_still_fit() {
     let long: &'static str = Box::leak("\u{e9}x".repeat(4000).into());
     let mut rig = Rig::new(vec![Disk::new(long, 8)]);
