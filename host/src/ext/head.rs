@@ -58,8 +58,24 @@ impl Scan {
         }
         let first = geometry.first_data_block.0;
         self.marks.mark(BlockKind::Superblock, first, 1);
-        for (block, _) in parts(false) {
-            self.marks.mark(BlockKind::Descriptors, block.0, 1);
+        if self.is_complete() {
+            let usual = groups::usual_superblock(geometry.block_size).0;
+            if usual != first {
+                self.marks.mark(BlockKind::Superblock, usual, 1);
+            }
+        }
+        for (block, index) in parts(false) {
+            // e2image reads them behind the superblock and selects what lies
+            // behind the first block, also where that is not the same: with
+            // blocks of 1 KiB from block 0 on.
+            let is_counted =
+                !self.is_complete() && index < superblock.first_meta_bg;
+            let block = if is_counted {
+                first.saturating_add(1).saturating_add(u64::from(index))
+            } else {
+                block.0
+            };
+            self.marks.mark(BlockKind::Descriptors, block, 1);
         }
         if superblock.incompat & incompat::MMP != 0 {
             let block = superblock.mmp_block.0;

@@ -149,7 +149,7 @@ fn run(
     }
 }
 
-struct Zstd;
+pub(super) struct Zstd;
 
 impl Encoder for Zstd {
     fn level_max(&self) -> u8 {

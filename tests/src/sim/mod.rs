@@ -8,12 +8,14 @@
 mod agent;
 mod disk;
 mod line;
+mod play;
 mod random;
 mod wire;
 mod world;
 
 pub use disk::Medium;
 pub use line::SimLine;
+pub use play::play;
 pub use random::Random;
 pub use wire::Faults;
 pub(crate) use wire::Wire;

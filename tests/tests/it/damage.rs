@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 use e2wire::ext::Walk;
 use e2wire::ext::walk::{Scope, Selection, WalkOptions};
 use e2wire_tests::fixtures::in_parallel;
+use e2wire_tests::memory::Walked;
 use e2wire_tests::{binaries, oracle, subject, tools};
 use serde_json::Value;
 
-use disk::{Disk, Walked};
+use disk::Disk;
 use recipes::{RECIPES, Recipe};
 
 /// The task says 2 seconds; a machine with other work is given more.

@@ -4,6 +4,7 @@ mod boot;
 mod compat;
 mod damage;
 mod fixtures;
+mod fuzz;
 mod install;
 mod remote;
 mod safety;

@@ -6,11 +6,10 @@ use std::path::Path;
 
 use e2wire::block_set::BlockSet;
 use e2wire::error::Result;
-use e2wire::ext::walk::{Step, Walk, WalkOptions};
-use e2wire::ext::{BlockKind, Walker};
-use e2wire::source::{PIECE_ALIGN, Payload, Piece};
-use e2wire::units::{ByteCount, ByteOffset, ByteRange};
+use e2wire::ext::BlockKind;
+use e2wire::ext::walk::{Walk, WalkOptions};
 use e2wire_tests::fixtures::{self, Fixture};
+use e2wire_tests::memory::{Walked, drive};
 
 const PAGE: usize = 4096;
 
@@ -20,12 +19,6 @@ pub(super) struct Disk {
     sound: Vec<u8>,
     pub(super) bytes: Vec<u8>,
     pub(super) walk: Walk,
-}
-
-/// A walk that was driven to its end.
-pub(super) struct Walked {
-    pub(super) walk: Walk,
-    pub(super) levels: usize,
 }
 
 impl Disk {
@@ -184,36 +177,4 @@ pub(super) fn put16(bytes: &mut [u8], at: usize, value: u16) {
 
 pub(super) fn put32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-}
-
-/// Feeds a walk from memory; what it asks for must lie inside.
-pub(super) fn drive(bytes: &[u8], options: WalkOptions) -> Result<Walked> {
-    let length = ByteCount(bytes.len() as u64);
-    let device_length = Some(length);
-    let mut walker = Walker::new(WalkOptions { device_length, ..options });
-    let mut levels = 0;
-    loop {
-        levels += 1;
-        assert!(levels < 5_000, "the walk does not end");
-        match walker.next_step()? {
-            Step::Read(level) => {
-                for range in level.ranges.iter().chain(&level.payload) {
-                    supply(&mut walker, bytes, *range);
-                }
-            }
-            Step::Restart => {}
-            Step::Done => return Ok(Walked { walk: walker.finish()?, levels }),
-        }
-    }
-}
-
-fn supply(walker: &mut Walker, bytes: &[u8], range: ByteRange) {
-    assert!(range.end().0 <= bytes.len() as u64, "asks beyond the device");
-    let mut at = range.start().0;
-    while at < range.end().0 {
-        let end = ((at / PIECE_ALIGN + 1) * PIECE_ALIGN).min(range.end().0);
-        let what = Payload::Bytes(&bytes[at as usize..end as usize]);
-        walker.supply(Piece { at: ByteOffset(at), what });
-        at = end;
-    }
 }
