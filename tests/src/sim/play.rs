@@ -6,7 +6,7 @@
 //! past the checksum.
 
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use e2wire_agent::agent::{Agent, Facts};
@@ -25,7 +25,7 @@ use e2wire_protocol::message::{
 use e2wire_protocol::version::Versions;
 
 use super::agent::Zstd;
-use super::disk::SimDisk;
+use super::disk::{Medium, SimDisk};
 
 const BOOT: BootId = BootId([0xB0; 8]);
 const DISK_BYTES: usize = 1 << 20;
@@ -59,14 +59,14 @@ fn play_with(memory: &mut Memory, mut script: &[u8]) {
         boot: BOOT,
         build: BuildId::default(),
         version: "0",
-        rights: Rights::READ.with(Rights::INSECURE),
+        rights: Rights::READ.with(Rights::WRITE).with(Rights::INSECURE),
         machine: Machine::default(),
         started: now,
     };
     let mut agent = Agent::new(memory, facts);
     let bytes: Vec<u8> = (0..=250).cycle().take(DISK_BYTES).collect();
-    let mut disk =
-        SimDisk::new(Arc::new(bytes), Arc::new(vec![9, 700]), 1, 5_000);
+    let medium = Arc::new(Mutex::new(Medium::new(Arc::new(bytes))));
+    let mut disk = SimDisk::new(medium, Arc::new(vec![9, 700]), 1, 5_000);
     let mut ports = [PortKind::Serial, PortKind::Stream].map(|kind| {
         agent.open_port("p", kind, 0, now).expect("there is a place")
     });
