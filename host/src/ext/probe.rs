@@ -16,7 +16,7 @@ use super::superblock::{
 };
 use crate::block_set::BlockSet;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::{Scope, WalkOptions};
+use crate::ext::{Geometry, Scope, Selection, WalkOptions};
 use crate::units::{BlockCount, BlockNumber, BlockRun, BlockSize};
 use zerocopy::FromBytes;
 
@@ -68,6 +68,9 @@ pub(super) struct Probe {
     lost: Option<Refusal>,
     /// What lies in its place.
     first: Option<Box<[u8; SUPERBLOCK_BYTES]>>,
+    /// One that could be used but for its checksum: a copy that has the right
+    /// one and says something else is better.
+    doubted: Option<Superblock>,
 }
 
 impl Probe {
@@ -90,6 +93,7 @@ impl Probe {
             hits: Vec::new(),
             lost: None,
             first: None,
+            doubted: None,
         }
     }
 
@@ -117,6 +121,9 @@ impl Probe {
             return self.conclude_given(options);
         }
         let copy = self.best_copy(options);
+        if let Some(doubted) = self.doubted.take() {
+            return Ok(Ok(better(doubted, copy)));
+        }
         let Some(lost) = self.lost.take() else {
             return Err(Error::new(ErrorKind::Internal, "a probe for nothing"));
         };
@@ -158,6 +165,11 @@ impl Probe {
         for (kib, at, size) in candidates {
             let hit = self.hits.iter().find(|(place, _)| *place == kib);
             match check(hit.map(|(_, bytes)| &**bytes), at, size, options) {
+                Ok(superblock) if may_doubt(&superblock, options) => {
+                    self.first = hit.map(|(_, bytes)| bytes.clone());
+                    self.doubted = Some(superblock);
+                    return Ok(Err(self.likely(options, None)));
+                }
                 Ok(superblock) => return Ok(Ok(superblock)),
                 Err(refusal) => failure = failure.or(Some(refusal)),
             }
@@ -182,12 +194,12 @@ impl Probe {
         if is_final && is_proven {
             return Err(lost.error);
         }
-        Ok(Err(self.likely(options, lost)))
+        Ok(Err(self.likely(options, Some(lost))))
     }
 
     /// Where copies lie on a filesystem made with default settings, and
     /// where the damaged superblock says that they lie.
-    fn likely(self, options: &WalkOptions, lost: Refusal) -> Self {
+    fn likely(self, options: &WalkOptions, lost: Option<Refusal>) -> Self {
         let end = options.device_length.map(|length| length.0.div_ceil(1024));
         let mut places = BlockSet::new();
         let mut add = |kib: Option<u64>| {
@@ -222,13 +234,7 @@ impl Probe {
                 }
             }
         }
-        Self {
-            stage: Stage::Likely,
-            places,
-            hits: Vec::new(),
-            lost: Some(lost),
-            ..self
-        }
+        Self { stage: Stage::Likely, places, hits: Vec::new(), lost, ..self }
     }
 
     fn everywhere(self, options: &WalkOptions, lost: Refusal) -> Self {
@@ -275,6 +281,47 @@ impl Probe {
                 )
             })
             .map(|(superblock, _)| superblock.clone())
+    }
+}
+
+/// Whether copies have a say: e2image never asks them, a normal image holds
+/// the first superblock, and the user's own choice stands.
+fn may_doubt(superblock: &Superblock, options: &WalkOptions) -> bool {
+    !superblock.checksum_ok
+        && options.selection == Selection::Complete
+        && options.scope != Scope::Tables
+        && given(options).is_none()
+}
+
+/// The copy instead of a superblock with a wrong checksum, if it is of the
+/// same filesystem, its own checksum is right, and a walk by it would look
+/// for things elsewhere.
+fn better(doubted: Superblock, copy: Option<Superblock>) -> Superblock {
+    let places = |superblock: &Superblock| {
+        (
+            superblock.geometry.clone(),
+            superblock.has_64bit(),
+            superblock.has_metadata_csum(),
+            superblock.first_meta_bg,
+            superblock.journal_inode,
+            superblock.checksum_seed,
+        )
+    };
+    // Of the same filesystem: by its name, or by all but its name.
+    let is_same = |copy: &Superblock| {
+        let uuid = doubted.geometry.uuid;
+        let renamed = Geometry { uuid, ..copy.geometry.clone() };
+        copy.geometry.uuid == uuid || renamed == doubted.geometry
+    };
+    match copy {
+        Some(copy)
+            if copy.checksum_ok
+                && is_same(&copy)
+                && places(&copy) != places(&doubted) =>
+        {
+            Superblock { replaces: Some(Fault::BadChecksum), ..copy }
+        }
+        _ => doubted,
     }
 }
 

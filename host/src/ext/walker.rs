@@ -50,7 +50,7 @@ pub struct Walker {
 #[derive(Debug)]
 enum Phase {
     Start,
-    Probe(Probe),
+    Probe(Box<Probe>),
     /// The parts of the descriptor table, sorted by block.
     Descriptors(Vec<(BlockNumber, u32)>),
     /// Copies of parts that are doubted.
@@ -189,7 +189,7 @@ impl Walker {
             Phase::Start => {
                 let probe = Probe::new(&self.options);
                 let wanted = probe.blocks().clone();
-                (Phase::Probe(probe), wanted)
+                (Phase::Probe(Box::new(probe)), wanted)
             }
             Phase::Probe(probe) => match probe.conclude(&self.options)? {
                 Ok(superblock) => {
@@ -197,7 +197,7 @@ impl Walker {
                 }
                 Err(probe) => {
                     let wanted = probe.blocks().clone();
-                    (Phase::Probe(probe), wanted)
+                    (Phase::Probe(Box::new(probe)), wanted)
                 }
             },
             Phase::Again(superblock, careful) => {

@@ -361,6 +361,26 @@ fn a_lost_superblock_leads_to_its_copies() {
     }
 }
 
+#[test]
+fn an_unreadable_head_is_made_up_for_like_a_damaged_one() {
+    let sound = walk(ext4(), WalkOptions::default()).walk;
+    for (lost, structure, copy) in [
+        (1024..2048, BlockKind::Superblock, 1025),
+        (2048..3072, BlockKind::Descriptors, 1026),
+    ] {
+        let driven = drive(ext4(), WalkOptions::default(), lost).unwrap();
+        let [finding] = &driven.walk.findings[..] else {
+            panic!("{:?}", driven.walk.findings)
+        };
+        assert_eq!(finding.structure, structure);
+        assert_eq!(finding.fault, Fault::Unreadable);
+        assert_eq!(finding.effect, Effect::CopyUsed(BlockNumber(copy)));
+        let mut missing = sound.selected.clone();
+        missing.subtract(&driven.walk.selected);
+        assert!(missing.is_empty());
+    }
+}
+
 /// Where the inode that a path leads to lies, and a change to its `i_block`.
 fn with_root(image: &[u8], number: u32, root: &[u8]) -> Vec<u8> {
     let mut image = image.to_vec();

@@ -74,6 +74,17 @@ pub(super) const RECIPES: &[Recipe] = &[
     recipe("superblock-unknown-feature", "ext3-1k-full", |disk| {
         put32(disk.superblock(), 0x60, 0x4000_0002);
     }),
+    recipe("superblock-inode-size", "ext4-1k-full", |disk| {
+        put16(disk.superblock(), 0x58, 512);
+    })
+    .without_oracle(),
+    recipe("superblock-descriptor-size", "ext4-1k-full", |disk| {
+        put16(disk.superblock(), 0xFE, 128);
+    })
+    .without_oracle(),
+    recipe("superblock-uuid", "ext4-1k-full", |disk| {
+        disk.superblock()[0x68] ^= 0xFF;
+    }),
     recipe("first-copy-lost-too", "ext4-1k-full", |disk| {
         disk.superblock().fill(0);
         let block = disk.group(1);
