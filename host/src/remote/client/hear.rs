@@ -387,10 +387,12 @@ impl Client {
             self.complete(id);
             return;
         }
-        let open = chunk.waits_for(answers);
-        if !open {
-            self.sent.remove(&answers);
-        }
+        // Also the answer to an earlier request, believed lost, may have
+        // brought what this one asked for: what nothing is waited for any
+        // more would hold its part of the window for ever.
+        self.sent.retain(|number, sent| {
+            sent.chunk != id || !chunk.is_known() || chunk.waits_for(*number)
+        });
         self.give_up_if_hopeless(id);
     }
 
@@ -452,5 +454,70 @@ impl Client {
                 body: Err(why),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use e2wire_protocol::chunk::Codec;
+    use e2wire_protocol::digest::{DeviceId, Tag};
+
+    use super::*;
+    use crate::remote::port::Nature;
+    use crate::source::Priority;
+    use crate::units::{ByteCount, ByteOffset, ByteRange};
+
+    const DEVICE: DeviceId = DeviceId([7; 8]);
+    const FRAGMENTS: u32 = 20;
+
+    /// The number of the request that is sent next.
+    fn ask(client: &mut Client) -> u32 {
+        let before = client.number;
+        let mut out = Vec::new();
+        assert!(client.poll_transmit(Moment::START, &mut out));
+        assert_ne!(client.number, before);
+        client.number
+    }
+
+    #[test]
+    fn what_an_older_answer_brings_is_not_waited_for_any_longer() {
+        let nature = Nature { baud: None, console: true, listens: false };
+        let mut client = Client::new(nature, [0; 32]);
+        client.phase = Phase::Up;
+        let range = ByteRange::new(ByteOffset(0), ByteCount(64 << 10));
+        client.want(DEVICE, &[range.unwrap()], Priority::Payload);
+        let payload = client.flow.payload();
+        let tail = vec![0; usize::from(payload)];
+        let answer = |client: &mut Client, number: u32, index: u32| {
+            let fragment = Fragment {
+                device: DEVICE,
+                first: 0,
+                codec: Codec::Stored,
+                tag: Tag([0; 8]),
+                encoded: FRAGMENTS * u32::from(payload),
+                at: index * u32::from(payload),
+            };
+            client.fragment(number, &fragment, &tail);
+        };
+        let count = |client: &Client, number: u32| {
+            u32::from(client.sent[&number].grant.count())
+        };
+
+        let first = ask(&mut client);
+        let granted = count(&client, first);
+        assert!(granted > 1);
+        answer(&mut client, first, 0);
+        let second = ask(&mut client);
+        // An answer to the second request: the rest of the first looks lost,
+        // and is asked for again.
+        answer(&mut client, second, granted);
+        let third = ask(&mut client);
+        assert_eq!(count(&client, third), granted - 1);
+        // It was late only.
+        for index in 1..granted {
+            answer(&mut client, first, index);
+        }
+        let open: Vec<u32> = client.sent.keys().copied().collect();
+        assert_eq!(open, [second], "the window is kept by what is here");
     }
 }
