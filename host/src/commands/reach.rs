@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use e2wire_protocol::message::Rights;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::identify::identify;
 use crate::inventory::{Contents, Device};
@@ -366,10 +368,34 @@ pub(super) fn find(
         )
     })?;
     let (devices, records) = devices(session, selector.needs_contents())?;
-    let picked = selector.pick(&devices)?;
+    let picked = selector
+        .pick(&devices)
+        .map_err(|error| perhaps_later(error, session))?;
     record_of(&records, picked).cloned().ok_or_else(|| {
         Error::new(ErrorKind::Internal, "a device is not in its own list")
     })
+}
+
+/// A machine that has just booted finds its disks one after the other; so
+/// long a slow RAID controller may take.
+const DRIVERS_MILLIS: u64 = 90_000;
+
+/// Says so when a device that is not there may still come.
+fn perhaps_later(error: Error, session: &Shared<'_>) -> Error {
+    let session = lock(session);
+    let young = session.agent().filter(|agent| {
+        agent.rights.has(Rights::POWER) && agent.uptime_millis < DRIVERS_MILLIS
+    });
+    match young {
+        Some(agent) if error.kind() == ErrorKind::NoFilesystem => {
+            error.hint(format!(
+                "the machine booted {} ago and may still be looking for \
+                 disks: try again in a moment; `e2wire ls` lists them",
+                text::duration(agent.uptime_millis / 1000)
+            ))
+        }
+        _ => error,
+    }
 }
 
 fn lock<'a, 'w>(

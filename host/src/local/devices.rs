@@ -74,7 +74,7 @@ fn names_in(folder: &Path) -> std::io::Result<Vec<String>> {
 }
 
 /// A sort key by which `sda10` comes behind `sda9`.
-fn natural(name: &str) -> (String, u64) {
+pub(crate) fn natural(name: &str) -> (String, u64) {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     let number = name.get(stem.len()..).and_then(|n| n.parse().ok());
     (stem.to_owned(), number.unwrap_or(0))

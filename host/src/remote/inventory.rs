@@ -5,6 +5,7 @@ use e2wire_protocol::message::{DeviceFlags, DeviceKind as Kind};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::inventory::{Contents, Device, DeviceKind, Mount};
+use crate::local::devices::natural;
 use crate::remote::client::DeviceRecord;
 use crate::source::DiskIdentity;
 use crate::text;
@@ -136,14 +137,16 @@ pub fn path(record: &DeviceRecord) -> String {
     }
 }
 
-/// The devices in the order of the agent's list, partitions below their
-/// disks. What lies on them is not known yet.
+/// The devices by name, partitions below their disks. An agent lists them as
+/// they come. What lies on them is not known yet.
 #[must_use]
 pub fn devices(records: &[DeviceRecord]) -> Vec<Device> {
     let mut devices: Vec<Device> = Vec::new();
     let names: Vec<&str> =
         records.iter().map(|record| record.name.as_str()).collect();
-    for record in records {
+    let mut records: Vec<&DeviceRecord> = records.iter().collect();
+    records.sort_by_key(|record| natural(&record.name));
+    for &record in &records {
         let of_listed = record.kind == Kind::Partition
             && names.contains(&record.parent.as_str());
         if !of_listed {
@@ -153,7 +156,7 @@ pub fn devices(records: &[DeviceRecord]) -> Vec<Device> {
                 .filter(|part| {
                     part.kind == Kind::Partition && part.parent == record.name
                 })
-                .map(one)
+                .map(|part| one(part))
                 .collect();
             devices.push(device);
         }
