@@ -19,8 +19,9 @@ mod mem;
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the freestanding agent exists for x86_64 only so far");
 
-/// Bytes of the main stack, without its guard page.
-const STACK_BYTES: usize = 128 * 1024;
+/// Bytes of the main stack, without its guard page. The loop's state lies at
+/// its lower end and takes half of it; what is never reached costs nothing.
+const STACK_BYTES: usize = 256 * 1024;
 /// The guard page below a stack.
 const GUARD_BYTES: usize = 4096;
 

@@ -147,3 +147,43 @@ impl Served {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u32) -> Instant {
+        Instant::default().after(Duration::from_millis(millis))
+    }
+
+    /// The pause that follows when the endpoint is lost at `now`.
+    fn pause(served: &mut Served, now: u32) -> u32 {
+        served.lost(at(now));
+        let due = served.deadline().unwrap();
+        u32::try_from(due.since(at(now)).micros() / 1000).unwrap()
+    }
+
+    #[test]
+    fn a_home_that_does_not_answer_is_called_less_and_less_often() {
+        let home = "192.0.2.1:7221".parse().unwrap();
+        let mut served = Served::new(Endpoint::Connect(home));
+        assert_eq!(served.deadline(), Some(at(0)), "the first call is now");
+        let pauses: Vec<u32> =
+            (0..8).map(|n| pause(&mut served, n * 60_000)).collect();
+        assert_eq!(
+            pauses,
+            [500, 1000, 2000, 4000, 8000, 15_000, 15_000, 15_000]
+        );
+        // Somebody was there: it is worth another try soon.
+        served.proved();
+        assert_eq!(pause(&mut served, 1), 500);
+    }
+
+    #[test]
+    fn the_standard_streams_do_not_come_back() {
+        let mut served = Served::new(Endpoint::Stdio);
+        served.lost(at(5));
+        assert!(matches!(served.state, State::Ended));
+        assert_eq!(served.deadline(), None);
+    }
+}

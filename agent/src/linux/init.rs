@@ -54,11 +54,12 @@ pub(crate) fn run() -> ! {
     let parameters = read_parameters();
     kernel_log::set_panic_seconds(parameters.panic_seconds);
     if parameters.quiet {
-        // Not even emergencies: one frame less is lost, and they reach the
-        // host by /dev/kmsg anyway.
-        write_file(c"/proc/sys/kernel/printk", b"0");
+        // Emergencies only. At 0 the kernel would be mute even when it
+        // panics, and nobody would know why the line is dead.
+        write_file(c"/proc/sys/kernel/printk", b"1");
     }
     console::open();
+    assert!(!parameters.test_panic, "asked for by e2wire.test-panic");
     write_file(
         c"/sys/module/firmware_class/parameters/path",
         b"/e2wire/firmware",

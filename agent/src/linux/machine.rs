@@ -46,7 +46,9 @@ pub(crate) fn describe() -> Machine<'static> {
         *place = text(Attribute::read(CWD, file).bytes());
     }
     let uname = rustix::system::uname();
-    texts.host = text(uname.nodename().to_bytes());
+    // As long as nobody has named the machine, the kernel says "(none)".
+    let host = uname.nodename().to_bytes();
+    texts.host = text(if host == b"(none)" { b"" } else { host });
     texts.kernel = text(uname.release().to_bytes());
     Machine {
         vendor: &texts.vendor,

@@ -65,6 +65,9 @@ pub(crate) struct Parameters {
     pub(crate) modules: bool,
     /// `panic=`: seconds from a panic to the restart.
     pub(crate) panic_seconds: u32,
+    /// `e2wire.test-panic` panics at once, for whoever wants to see that the
+    /// machine comes back by itself.
+    pub(crate) test_panic: bool,
 }
 
 /// Time to read what a panic said, where nothing else is asked for.
@@ -86,6 +89,7 @@ impl Parameters {
             idle_reboot_seconds: None,
             modules: true,
             panic_seconds: PANIC_SECONDS,
+            test_panic: false,
         }
     }
 
@@ -143,6 +147,7 @@ impl Parameters {
                 self.idle_reboot_seconds = seconds(value);
             }
             b"e2wire.modules" => self.modules = value != b"none",
+            b"e2wire.test-panic" => self.test_panic = value != b"0",
             b"panic" => {
                 // 0 is the kernel's "for ever", which helps nobody here.
                 self.panic_seconds = seconds(value)
@@ -309,6 +314,7 @@ mod tests {
         assert_eq!(found.connect, Some("10.0.2.2:7220".parse().unwrap()));
         assert_eq!(found.idle_reboot_seconds, Some(1800));
         assert_eq!(found.panic_seconds, 5);
+        assert!(!found.test_panic && read("e2wire.test-panic").test_panic);
         let odd = read("panic=-1 e2wire.listen=70000 e2wire.idle-reboot=x =");
         assert_eq!(odd.panic_seconds, 60);
         assert_eq!(odd.listen, None);
