@@ -9,6 +9,7 @@
 pub mod agents;
 pub mod binaries;
 pub mod compare;
+pub mod desk;
 pub mod fixtures;
 pub mod fuzz;
 pub mod initrds;
@@ -19,10 +20,10 @@ pub mod paced;
 pub mod plans;
 pub mod qemu;
 pub mod rescue;
+pub mod scene;
 pub mod sim;
 pub mod subject;
 pub mod tools;
-pub mod wire;
 
 use std::path::PathBuf;
 

@@ -9,7 +9,7 @@ mod disk;
 mod qmp;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -43,6 +43,7 @@ pub struct Builder {
     disks: Vec<Disk>,
     forwarded: Option<u16>,
     network: bool,
+    name_server: Option<Ipv4Addr>,
     restarts: bool,
 }
 
@@ -59,6 +60,7 @@ impl Builder {
             disks: Vec::new(),
             forwarded: None,
             network: false,
+            name_server: None,
             restarts: false,
         }
     }
@@ -97,6 +99,14 @@ impl Builder {
     #[must_use]
     pub fn forward(mut self, port: u16) -> Self {
         self.forwarded = Some(port);
+        self.network()
+    }
+
+    /// The same, and the network's name server has this address: one more
+    /// that answers there.
+    #[must_use]
+    pub fn name_server(mut self, address: Ipv4Addr) -> Self {
+        self.name_server = Some(address);
         self.network()
     }
 
@@ -188,6 +198,9 @@ impl Builder {
                 user.push_str(&format!(
                     ",hostfwd=tcp:127.0.0.1:{outer}-:{inner}"
                 ));
+            }
+            if let Some(address) = self.name_server {
+                user.push_str(&format!(",dns={address}"));
             }
             command
                 .args(["-netdev", &user])
@@ -298,6 +311,24 @@ impl Machine {
     /// When QEMU refuses.
     pub fn reset(&self) -> Result<()> {
         self.monitor()?.execute("system_reset", &json!({})).map(drop)
+    }
+
+    /// Stops the processor, as if time stood still in the machine.
+    ///
+    /// # Errors
+    ///
+    /// When QEMU refuses.
+    pub fn pause(&self) -> Result<()> {
+        self.monitor()?.execute("stop", &json!({})).map(drop)
+    }
+
+    /// Lets it run again.
+    ///
+    /// # Errors
+    ///
+    /// When QEMU refuses.
+    pub fn go_on(&self) -> Result<()> {
+        self.monitor()?.execute("cont", &json!({})).map(drop)
     }
 
     /// Holds the line of serial port `index` down for a moment (BREAK).

@@ -39,6 +39,7 @@ pub const TOOLS: &[Tool] = &[
     tool("stty", "coreutils"),
     tool("sh", "dash"),
     tool("mkswap", "util-linux"),
+    tool("blkid", "util-linux"),
     tool("sfdisk", "fdisk"),
     tool("bash", "bash"),
     tool("jq", "jq"),

@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use e2wire_tests::kernels::{self, Flavour};
+use e2wire_tests::fixtures::fixture;
+use e2wire_tests::kernels::Flavour;
 use e2wire_tests::qemu::{Builder, Bus, Disk, Port};
-use e2wire_tests::{initrds, tools};
+use e2wire_tests::scene::Scene;
 
 use crate::project::parsed;
 
@@ -59,6 +60,7 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     crate::test::install_missing()?;
+    println!("Preparing a kernel, the agent and its initrd ...");
     let made = tempfile::tempdir()?;
     let disks = if options.disks.is_empty() {
         vec![make_disk(made.path())?]
@@ -68,10 +70,13 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
     let machine = builder(&options, &disks)?.start()?;
     let tcp = machine.forwarded()?;
     let serial = machine.serial_target(0)?;
-    println!("The machine boots. From another terminal:");
-    println!("  cargo run -p e2wire -- -t {serial} ls");
-    println!("  cargo run -p e2wire -- -t tcp:127.0.0.1:{tcp} ls");
-    println!("Its console, as it was said: {}", machine.log_path(0).display());
+    println!("The machine boots. From another terminal, over its console:");
+    println!("  cargo run -qp e2wire -- -t {serial} ls");
+    println!("or, once it has an address, over TCP:");
+    println!("  cargo run -qp e2wire -- -t tcp:127.0.0.1:{tcp} ls");
+    println!("  cargo run -qp e2wire -- -t tcp:127.0.0.1:{tcp} \\");
+    println!("    image {} disk.qcow2", name_of(options.bus));
+    println!("All that the console says: {}", machine.log_path(0).display());
     println!("Ctrl-C switches it off.");
     let status = machine.join()?;
     ensure!(status.success(), "QEMU failed: {status}");
@@ -79,51 +84,42 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the machine calls its first disk.
+const fn name_of(bus: Bus) -> &'static str {
+    match bus {
+        Bus::Nvme => "/dev/nvme0n1",
+        Bus::Virtio => "/dev/vda",
+        Bus::Ahci => "/dev/sda",
+    }
+}
+
 fn builder(options: &Options, disks: &[PathBuf]) -> Result<Builder> {
+    for path in disks {
+        ensure!(path.exists(), "{} is not there", path.display());
+    }
     let standard = options.standard || options.bus == Bus::Ahci;
-    let (flavour, drivers) = if standard {
-        (Flavour::Standard, initrds::STANDARD_DRIVERS)
-    } else {
-        (Flavour::Cloud, initrds::CLOUD_DRIVERS)
-    };
-    let kernel = kernels::debian(flavour)?;
-    let port = AGENT_PORT.to_string();
-    let mut arguments = initrds::modules(&kernel.modules, drivers);
-    arguments.extend(["--net", "dhcp", "--listen", &port]);
-    let initrd = initrds::build("boot.img", &arguments)?;
-    let loglevel = if options.noisy { 7 } else { 0 };
-    let command_line = format!(
-        "console=ttyS0,115200n8 no_timer_check loglevel={loglevel} \
-         sysctl.kernel.sysrq=0 panic=60"
-    );
-    let mut builder = Builder::new(&kernel.image, &initrd, &command_line)
+    let flavour = if standard { Flavour::Standard } else { Flavour::Cloud };
+    let mut scene = Scene::new(flavour)?;
+    if options.noisy {
+        scene = scene.noisy();
+    }
+    let mut builder = scene
+        .with(&format!("ip=dhcp e2wire.listen={AGENT_PORT}"))
+        .builder()
         .memory_mib(options.memory)
         .port(Port::Socket)
         .forward(AGENT_PORT)
         .restarts();
     for (index, path) in disks.iter().enumerate() {
-        ensure!(path.exists(), "{} is not there", path.display());
         let serial = format!("E2WIRE{index}");
         builder = builder.disk(Disk::file(options.bus, path, &serial));
     }
     Ok(builder)
 }
 
-/// What ext4 is made of: the harness leaves out all configuration.
-const FEATURES: &str = "has_journal,extent,dir_index,filetype,64bit,\
-    metadata_csum,flex_bg,sparse_super";
-
-/// A filesystem with something in it.
+/// A filesystem with something in it, that the machine may write to.
 fn make_disk(folder: &Path) -> Result<PathBuf> {
     let path = folder.join("disk.raw");
-    let sources = crate::project::root().join("protocol");
-    let status = tools::command("mke2fs")
-        .args(["-q", "-L", "rescue-me", "-O", FEATURES, "-I", "256", "-d"])
-        .arg(sources)
-        .arg(&path)
-        .arg("256M")
-        .status()
-        .context("mke2fs (Debian package e2fsprogs) cannot be run")?;
-    ensure!(status.success(), "mke2fs failed: {status}");
+    fixture("ext4-4k-full").copy_to(&path)?;
     Ok(path)
 }

@@ -9,8 +9,8 @@
 //! - `/e2wire-agent`: the agent; `/init` is a link to it, unless the initrd
 //!   is appended to another one, whose `/init` has to stay.
 //! - `/e2wire/modules.list`: modules to load, a path a line, in order.
-//! - `/e2wire/cmdline`: parameters as on the kernel's command line, which is
-//!   read behind it and so has the last word.
+//! - `/e2wire/cmdline`: parameters as on the kernel's command line, which has
+//!   the last word.
 //! - `/e2wire/firmware`: firmware, by the names that modules have for it.
 
 use std::{
@@ -21,7 +21,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Parser as _;
 
 use archive::Entry;
 use firmware::Firmware;
@@ -29,6 +28,8 @@ use kernel::KernelConfig;
 use manifest::{FileDigest, Manifest, PackedAgent, PackedFile};
 use modules::{ModuleTree, Selection};
 pub(crate) use options::Options;
+
+use crate::project::parsed;
 
 mod archive;
 mod firmware;
@@ -56,17 +57,14 @@ const FIRMWARE_FOLDER: &str = "e2wire/firmware";
 ///
 /// Nothing usable was written; says what is in the way.
 pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
-    let program = ["cargo xtask build-initrd"];
-    let options =
-        match Options::try_parse_from(program.iter().chain(words.iter())) {
-            Ok(options) => options,
-            Err(error) => {
-                error.print()?;
-                let code = u8::try_from(error.exit_code()).unwrap_or(2);
-                return Ok(ExitCode::from(code));
-            }
-        };
-    options.check()?;
+    let options: Options = match parsed("cargo xtask build-initrd", words)? {
+        Ok(options) => options,
+        Err(code) => return Ok(code),
+    };
+    if let Err(error) = options.check() {
+        eprintln!("error: {error}");
+        return Ok(ExitCode::from(2));
+    }
     let agent = Agent::read(&crate::agent::build()?)?;
     let built = build(&options, &agent)?;
     built.write(&options.out)?;
@@ -140,13 +138,17 @@ fn build(options: &Options, agent: &Agent) -> Result<Built> {
             ("segment", Some(FileDigest::of(&base)), joined)
         }
     };
-    if options.append_to.is_some() && options.modules_dir.is_none() {
-        for_kernel.problems.push(
-            "without --modules-dir only drivers that are built into the \
-             kernel will be there: the agent does not load the modules that \
-             the other initrd holds"
-                .to_owned(),
-        );
+    if options.modules_dir.is_none() {
+        let mut problem = "without --modules-dir only drivers that are built \
+                           into the kernel will be there"
+            .to_owned();
+        if options.append_to.is_some() {
+            problem.push_str(
+                ": the agent does not load the modules that the other \
+                 initrd holds",
+            );
+        }
+        for_kernel.problems.push(problem);
     }
     let mut manifest = Manifest {
         version: 1,
@@ -352,6 +354,16 @@ impl Built {
         for (module, names) in manifest.missing_firmware_by_module() {
             let names = names.join(", ");
             say(format!("  NOT THERE, firmware for {module}: {names}"));
+        }
+        if !self.is_complete() {
+            say("  What is not there matters only where a machine has such \
+                 an adapter."
+                .to_owned());
+        }
+        if !manifest.missing_firmware.is_empty() {
+            say("  Firmware comes from packages such as \
+                 firmware-misc-nonfree; --firmware-dir says where it lies."
+                .to_owned());
         }
         say(format!("  parameters baked in: {}", manifest.parameters));
         let line = options.kernel_command_line();

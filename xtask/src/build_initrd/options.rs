@@ -1,6 +1,10 @@
 //! The command line of `cargo xtask build-initrd`.
 
-use std::{net::Ipv4Addr, path::PathBuf, str::FromStr};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
@@ -162,7 +166,8 @@ impl Options {
             words.push("rdinit=/e2wire-agent".to_owned());
         }
         words.push(format!("console={}", self.console));
-        words.push("loglevel=0".to_owned());
+        // At 0 the kernel would not even say why it panics.
+        words.push("loglevel=1".to_owned());
         words.push("sysctl.kernel.sysrq=0".to_owned());
         words.push("panic=60".to_owned());
         words.join(" ")
@@ -187,6 +192,15 @@ impl Options {
                  --net IP/PREFIX[,GATEWAY]"
             );
         }
+        let folder = match self.out.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        ensure!(
+            folder.is_dir(),
+            "{} is no folder: --out cannot be written there",
+            folder.display()
+        );
         ensure!(
             !self.console.chars().any(|c| c.is_whitespace() || c.is_control()),
             "--console is one word, as in ttyS1,115200n8"
@@ -250,7 +264,7 @@ mod tests {
         let line = options.kernel_command_line();
         assert_eq!(
             line,
-            "console=ttyS0,115200n8 loglevel=0 sysctl.kernel.sysrq=0 panic=60"
+            "console=ttyS0,115200n8 loglevel=1 sysctl.kernel.sysrq=0 panic=60"
         );
         let line = parse("--append-to y").kernel_command_line();
         assert!(line.starts_with("rdinit=/e2wire-agent "), "{line}");
@@ -259,19 +273,15 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused() {
         for words in [
-            "",
-            "--insecure --listen 7220",
-            "--insecure --net none --connect 192.0.2.1:1",
-            "--insecure --console a\tb",
+            "--out x",
+            "--out x --insecure --listen 7220",
+            "--out x --insecure --net none --connect 192.0.2.1:1",
+            "--out x --insecure --console a\tb",
+            "--out no-such-folder/x --insecure",
         ] {
-            let program = ["build-initrd", "--out", "x"];
-            let options = Options::try_parse_from(
-                program
-                    .into_iter()
-                    .chain(words.split(' ').filter(|word| !word.is_empty())),
-            )
-            .unwrap();
-            assert!(options.check().is_err(), "{words}");
+            let words = ["build-initrd"].into_iter().chain(words.split(' '));
+            let options = Options::try_parse_from(words).unwrap();
+            assert!(options.check().is_err(), "{options:?}");
         }
         for words in ["--listen 0", "--connect example.org:1", "--profile net"]
         {

@@ -4,6 +4,8 @@
 
 use std::io::Read as _;
 
+use clap::Parser as _;
+
 use super::*;
 use made::add_module;
 
