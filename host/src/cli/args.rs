@@ -245,9 +245,9 @@ pub struct SelectionArgs {
 
     /// Use the superblock at this block
     ///
-    /// For a filesystem whose first superblock is lost. The number counts
-    /// blocks of `--blocksize`: usually 32768 with 4 KiB blocks, 8193 with 1
-    /// KiB blocks.
+    /// Without it the first one is used, or if that is lost a copy that is
+    /// looked for. The number counts blocks of `--blocksize`: usually 32768
+    /// with 4 KiB blocks, 8193 with 1 KiB blocks.
     #[arg(
         short = 'b',
         long,
