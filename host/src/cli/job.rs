@@ -298,10 +298,11 @@ fn install(args: InstallArgs) -> Result<InstallRequest> {
     Ok(InstallRequest {
         image: args.image,
         device: args.device,
-        original: None,
+        original: args.original,
         only: args.only,
         groups: args.groups,
-        inodes: None,
+        fetch_data: args.fetch_data,
+        rehearse: args.rehearse,
         data: args.data,
         undo,
         audit,

@@ -101,6 +101,7 @@ impl Job<'_> {
             full_tables: self.request.full_tables,
             device_length: Some(source.length),
             search: search_in(source),
+            trace: false,
         })
     }
 

@@ -122,6 +122,7 @@ pub fn plan(
         block_size: request.block_size,
         full_tables: request.full_tables,
         device_length: Some(source.facts().length),
+        trace: false,
         search: search_in(source.facts()),
     });
     let tally = Tally { observer, done: AtomicU64::new(0) };

@@ -129,9 +129,9 @@ fn refuse_other_device(file: &UndoFile, reached: &Reached<'_>) -> Result<()> {
 }
 
 /// The plan that leads back from what lies on the device now.
-struct Mirror<'a> {
+struct Mirror<'a, 'w> {
     file: &'a UndoFile,
-    reached: &'a Reached<'a>,
+    reached: &'a Reached<'w>,
     plan: Plan,
     /// The unit that people are told blocks of.
     unit: BlockSize,
@@ -139,10 +139,10 @@ struct Mirror<'a> {
     superblock: ([u8; 1024], [u8; 1024]),
 }
 
-impl<'a> Mirror<'a> {
+impl<'a, 'w> Mirror<'a, 'w> {
     fn new(
         file: &'a UndoFile,
-        reached: &'a Reached<'a>,
+        reached: &'a Reached<'w>,
         stop: &Stop,
     ) -> Result<Self> {
         let mut planner = Planner::default();

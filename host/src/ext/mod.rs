@@ -37,7 +37,7 @@ pub mod xattr;
 pub use finding::Finding;
 pub use kind::BlockKind;
 pub use walk::{
-    Geometry, Group, JournalMode, Level, Scope, Selection, Step, Walk,
+    Geometry, Group, JournalMode, Level, Scope, Selection, Step, Traced, Walk,
     WalkOptions,
 };
 pub use walker::Walker;

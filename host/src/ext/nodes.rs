@@ -13,7 +13,7 @@ use super::finding::{Effect, Fault};
 use super::inode::I_BLOCK_BYTES;
 use super::maps::{HEIGHT_MAX, MapJob, Owner, Shape, map_kind};
 use super::scan::{Place, Scan};
-use crate::ext::{BlockKind, JournalMode};
+use crate::ext::{BlockKind, JournalMode, Traced};
 use crate::units::{BlockNumber, u64_from};
 
 /// Slots of `i_block` that name data.
@@ -93,6 +93,9 @@ impl Scan {
     /// A stretch of a file's data.
     fn pass_data(&mut self, owner: Owner, place: Place, extent: Extent) {
         let Some(kind) = owner.data else { return };
+        if self.options.trace {
+            self.trace(owner.inode, kind, extent);
+        }
         match (kind, self.options.journal) {
             (BlockKind::Journal, JournalMode::Live) => {
                 self.journal.push(extent);
@@ -108,6 +111,16 @@ impl Scan {
                     self.checks.add(extent.physical, count, check);
                 }
             }
+        }
+    }
+
+    /// Remembers whose a stretch is, as far as it lies in the filesystem.
+    fn trace(&mut self, inode: u32, kind: BlockKind, extent: Extent) {
+        let (first, end) = self.marks.bounds();
+        let Extent { logical, physical, count } = extent;
+        let count = count.min(end.saturating_sub(physical));
+        if physical >= first && count > 0 {
+            self.traced.push(Traced { inode, logical, physical, count, kind });
         }
     }
 

@@ -15,7 +15,7 @@ use super::inode::{
 use super::maps::{MapJob, Owner, RESIZE_INODE, Shape, Waiting};
 use super::select::Marks;
 use super::superblock::Superblock;
-use crate::ext::{BlockKind, Finding, Scope, Selection, WalkOptions};
+use crate::ext::{BlockKind, Finding, Scope, Selection, Traced, WalkOptions};
 use crate::units::{BlockNumber, usize_from};
 
 /// The inode whose map lists the bad blocks of the device.
@@ -38,6 +38,8 @@ pub(super) struct Scan {
     pub(super) checks: Checks,
     /// Whether the root directory and the journal were seen.
     pub(super) seen: [bool; 2],
+    /// Whose each stretch of data is, where that is wanted.
+    pub(super) traced: Vec<Traced>,
 }
 
 /// Where a finding belongs.
@@ -88,6 +90,7 @@ impl Scan {
             findings: Findings::default(),
             careful,
             journal: Vec::new(),
+            traced: Vec::new(),
             lost_parts: Vec::new(),
             checks: Checks::default(),
             seen: [false; 2],

@@ -63,6 +63,23 @@ pub struct WalkOptions {
     /// How far from the start of the device copies of a lost superblock are
     /// looked for in every KiB, when there are none at the usual places.
     pub search: ByteCount,
+    /// Remember whose each stretch of data is: see [`Walk::traced`].
+    pub trace: bool,
+}
+
+/// A stretch of what an inode is made of, as its map says.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Traced {
+    /// The inode.
+    pub inode: u32,
+    /// The first block of the file that it is.
+    pub logical: u64,
+    /// Where that lies.
+    pub physical: u64,
+    /// How many blocks.
+    pub count: u64,
+    /// What they are: directory, symbolic link, journal, data...
+    pub kind: BlockKind,
 }
 
 /// A search that finds the second group of every filesystem with blocks of
@@ -91,6 +108,7 @@ impl Default for WalkOptions {
             block_size: None,
             full_tables: false,
             device_length: None,
+            trace: false,
             search: SEARCH_BYTES,
         }
     }
@@ -206,6 +224,9 @@ pub struct Walk {
     pub findings: Vec<Finding>,
     /// How many findings there were in all.
     pub findings_total: u64,
+    /// With [`WalkOptions::trace`] every stretch that a map names, by inode
+    /// and place in the file; what lies outside the filesystem is not there.
+    pub traced: Vec<Traced>,
 }
 
 /// How many findings are kept in full; all are counted.

@@ -159,7 +159,9 @@ impl Walker {
             ));
         };
         scan.find_shared();
+        scan.traced.sort_unstable();
         Ok(Walk {
+            traced: scan.traced,
             selected: scan.marks.selected(),
             marks: scan.marks.count,
             kinds: scan.marks.into_kinds(),

@@ -138,6 +138,7 @@ pub(super) fn walk(block_bytes: u64, blocks: u64, runs: &[BlockRun]) -> Walk {
     let block_size = BlockSize::from_bytes(block_bytes).unwrap();
     let selected: BlockSet = runs.iter().copied().collect();
     Walk {
+        traced: Vec::new(),
         geometry: Geometry {
             block_size,
             blocks: BlockCount(blocks),

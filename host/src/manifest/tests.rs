@@ -20,6 +20,7 @@ fn walk(blocks: u64) -> Walk {
     let size = BlockSize::from_bytes(1024).unwrap();
     let block = BlockNumber(77);
     Walk {
+        traced: Vec::new(),
         geometry: Geometry {
             block_size: size,
             blocks: BlockCount(blocks),

@@ -4,4 +4,5 @@
 mod cuts;
 mod guards;
 mod lines;
+mod repair;
 mod restore;

@@ -52,6 +52,30 @@ pub struct InstallArgs {
     #[arg(value_name = "DEVICE")]
     pub device: PathBuf,
 
+    /// IMAGE is a repaired copy of this image, which is as it was made
+    ///
+    /// The two are compared: structure that the repair wrote is written back,
+    /// files whose contents the copy does not have are refused by name.
+    #[arg(long, value_name = "ORIGINAL", help_heading = "Repair")]
+    pub original: Option<PathBuf>,
+
+    /// Add the contents of these inodes, such as `12,15-17`, to IMAGE, a raw
+    /// copy that is yet to be repaired; DEVICE is only read
+    #[arg(
+        long,
+        value_name = "INODES",
+        value_delimiter = ',',
+        value_parser = values::numbers,
+        conflicts_with_all = ["original", "confirm", "dry_run", "rehearse"],
+        help_heading = "Repair"
+    )]
+    pub fetch_data: Option<Vec<RangeInclusive<u32>>>,
+
+    /// Try the plan on an overlay in memory of the disk first, and ask e2fsck
+    /// what it thinks of the result
+    #[arg(long, help_heading = "Repair")]
+    pub rehearse: bool,
+
     /// Only blocks of these kinds, such as `descriptors,block-bitmap`
     ///
     /// The names are those that `e2wire plan` prints.

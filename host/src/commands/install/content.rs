@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::block_set::BlockSet;
 use crate::commands::capture::Capture;
+use crate::commands::install::identity::{range, refused};
 use crate::commands::verify;
 use crate::commands::writing::read_bytes;
 use crate::digest::RangeRecord;
@@ -34,6 +35,17 @@ pub(super) struct Content {
     pub(super) held: BlockSet,
 }
 
+/// How far an image is walked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Depth {
+    /// What the structure is made of.
+    Metadata,
+    /// Also the contents of files.
+    Data,
+    /// The same, and whose each stretch is.
+    Traced,
+}
+
 /// How much an image has to prove before it is believed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Proof {
@@ -52,7 +64,7 @@ impl Content {
     /// when it was made; else as opening and walking it.
     pub(super) fn open(
         path: &Path,
-        data: bool,
+        depth: Depth,
         proof: Proof,
         observer: &dyn Observer,
         stop: &Stop,
@@ -79,11 +91,12 @@ impl Content {
         }
         let walker = Walker::new(WalkOptions {
             selection: Selection::Complete,
-            scope: match (image.format, data) {
+            scope: match (image.format, depth) {
                 (Format::Normal, _) => Scope::Tables,
-                (_, true) => Scope::Data,
-                (_, false) => Scope::Metadata,
+                (_, Depth::Metadata) => Scope::Metadata,
+                (_, Depth::Data | Depth::Traced) => Scope::Data,
             },
+            trace: depth == Depth::Traced,
             device_length: Some(image.source().facts().length),
             ..WalkOptions::default()
         });
@@ -97,11 +110,35 @@ impl Content {
             _ => image.stored.touched(size),
         };
         let manifest = known.map(|(manifest, _)| manifest);
+        let place = BlockSize::MIN.bytes_u64();
+        let superblock = read_bytes(source, range(place, place)?)?;
+        let superblock = superblock.first_chunk().copied().unwrap_or([0; 1024]);
+        if *walk.superblock != superblock {
+            return Err(refused(format!(
+                "the first superblock in {} is lost: what a copy says is too \
+                 old to be written back",
+                path.display()
+            ))
+            .hint(
+                "repair a copy of the image, then install that: --original",
+            ));
+        }
         Ok(Self { image, walk, manifest, held })
     }
 
     pub(super) fn source(&self) -> &dyn BlockSource {
         self.image.source()
+    }
+
+    /// What the image may hold: blocks of which the file has any byte, and
+    /// perhaps their neighbours.
+    pub(super) fn touched(&self) -> BlockSet {
+        self.image.stored.touched(self.size())
+    }
+
+    /// Its format.
+    pub(super) const fn format(&self) -> Format {
+        self.image.format
     }
 
     pub(super) fn geometry(&self) -> &Geometry {

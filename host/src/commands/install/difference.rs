@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::commands::install::InstallRequest;
 use crate::commands::install::content::{Content, SUPERBLOCK_AT};
-use crate::commands::install::identity::range;
+use crate::commands::install::identity::{range, refused};
 use crate::commands::install::select::Wish;
 use crate::commands::writing::{read_bytes, same_or_read};
 use crate::error::Result;
@@ -16,7 +16,9 @@ use crate::observer::{Event, Observer, Phase};
 use crate::source::BlockSource;
 use crate::stop::Stop;
 use crate::undo::{Entry, Stage};
-use crate::units::{BlockNumber, ByteCount, ByteOffset, ByteRange};
+use crate::units::{
+    BlockCount, BlockNumber, BlockRun, ByteCount, ByteOffset, ByteRange,
+};
 
 /// How much is compared in one step: what a line carries in a second or two
 /// when all of it differs.
@@ -172,7 +174,12 @@ impl Comparison<'_> {
             && self.request.groups.is_none()
     }
 
-    fn on_device(&self, range: ByteRange) -> Result<ByteRange> {
+    /// Nothing was left out by --only or --groups.
+    pub(super) fn is_whole(&self) -> bool {
+        self.request.only.is_none() && self.request.groups.is_none()
+    }
+
+    pub(super) fn on_device(&self, range: ByteRange) -> Result<ByteRange> {
         let start = range.start().0.saturating_add(self.request.dest_offset.0);
         self::range(start, range.length().0)
     }
@@ -213,4 +220,60 @@ impl Comparison<'_> {
         }
         groups.into_iter().collect()
     }
+}
+
+/// Refuses a device that no longer holds what the image took from it: what
+/// was repaired then is not what lies there now.
+///
+/// # Errors
+///
+/// [`crate::error::ErrorKind::Refused`], naming the structures, then.
+pub(super) fn refuse_changed(
+    request: &InstallRequest,
+    original: &Content,
+    device: &dyn BlockSource,
+    stop: &Stop,
+) -> Result<()> {
+    let size = original.size();
+    let mut changed: BTreeMap<BlockKind, u64> = BTreeMap::new();
+    let mut kinds = original.by_kind();
+    let superblock =
+        BlockRun::new(size.block_of(ByteOffset(SUPERBLOCK_AT)), BlockCount(1));
+    kinds.push((BlockKind::Superblock, superblock.into_iter().collect()));
+    for (kind, blocks) in kinds {
+        let runs = blocks.runs().filter_map(|run| run.bytes(size));
+        for part in runs.flat_map(|run| run.cut(STEP_BYTES)) {
+            stop.check()?;
+            // The superblock's block may hold a boot loader as well.
+            let part = match kind {
+                BlockKind::Superblock => range(SUPERBLOCK_AT, 1024)?,
+                _ => part,
+            };
+            let then = original.bytes(part)?;
+            let start = part.start().0.saturating_add(request.dest_offset.0);
+            let there = range(start, part.length().0)?;
+            let now = same_or_read(device, &[(there, &then)])?;
+            let Some(Some(now)) = now.into_iter().next() else { continue };
+            let unit = size.bytes();
+            let sides = then.chunks(unit).zip(now.chunks(unit));
+            let count = sides.filter(|(then, now)| then != now).count();
+            if count > 0 {
+                *changed.entry(kind).or_default() += count as u64;
+            }
+        }
+    }
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> =
+        changed.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    Err(refused(format!(
+        "the device changed since the image was made; these structures \
+         differ: {}",
+        list.join(", ")
+    ))
+    .hint(
+        "image it again and repair a copy of that; to write the repair over \
+         it all the same: --allow-changed",
+    ))
 }

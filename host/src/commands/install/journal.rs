@@ -2,14 +2,16 @@
 
 use zerocopy::FromBytes;
 
+use crate::block_set::BlockSet;
 use crate::commands::install::content::Content;
 use crate::commands::install::identity::{Found, refused};
 use crate::commands::install::needs_recovery;
 use crate::commands::install::select::Wish;
 use crate::error::Result;
 use crate::ext::BlockKind;
+use crate::ext::journal::{JournalSuperblock, LiveLog, has_magic};
 use crate::ext::superblock::RawSuperblock;
-use crate::units::BlockNumber;
+use crate::units::{BlockCount, BlockNumber, BlockRun};
 
 /// `s_jnl_backup_type`: `s_jnl_blocks` is a copy of the journal's `i_block`.
 const JOURNAL_BACKUP_BLOCKS: u8 = 1;
@@ -91,4 +93,46 @@ pub(super) fn lacks_journal(content: &Content) -> bool {
             .walk
             .kind(BlockKind::Journal)
             .is_none_or(|set| set.is_empty())
+}
+
+/// `h_blocktype` of a descriptor block.
+const DESCRIPTOR: [u8; 4] = 1_u32.to_be_bytes();
+
+/// The blocks of the filesystem that a replay of the image's journal writes.
+///
+/// # Errors
+///
+/// When the image cannot be read at all.
+pub(super) fn replayed(content: &Content) -> Result<BlockSet> {
+    let mut blocks = BlockSet::new();
+    let journal = content.walk.traced.iter();
+    let map: Vec<_> =
+        journal.filter(|part| part.kind == BlockKind::Journal).collect();
+    let read = |logical: u32| {
+        let logical = u64::from(logical);
+        let part = map.iter().find(|part| {
+            part.logical <= logical
+                && logical < part.logical.saturating_add(part.count)
+        })?;
+        let block = part.physical.checked_add(logical - part.logical)?;
+        let run = BlockRun::new(BlockNumber(block), BlockCount(1))?;
+        // What cannot be read ends the chain, as a replay would.
+        content.bytes(run.bytes(content.size())?).ok()
+    };
+    let length = map.iter().map(|part| part.count).sum();
+    let Some(first) = read(0) else { return Ok(blocks) };
+    let superblock = JournalSuperblock::check(&first, content.size(), length);
+    let Ok(superblock) = superblock else { return Ok(blocks) };
+    let mut log = LiveLog::new(superblock);
+    while let Some(block) = log.next().and_then(&read) {
+        if has_magic(&block) && block.get(4..8) == Some(&DESCRIPTOR) {
+            for tag in superblock.tags(&block) {
+                blocks.insert(tag.block);
+            }
+        }
+        if log.feed(&block).is_err() {
+            break;
+        }
+    }
+    Ok(blocks)
 }

@@ -7,8 +7,12 @@
 
 mod content;
 mod difference;
+mod fetch;
 mod identity;
 mod journal;
+mod paths;
+mod rehearse;
+mod repair;
 mod request;
 mod select;
 
@@ -16,11 +20,12 @@ pub use request::{InstallRequest, UndoRequest};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::commands::install::content::{Content, Proof};
+use crate::commands::install::content::{Content, Depth, Proof};
 use crate::commands::install::difference::{Compared, Comparison};
 use crate::commands::install::identity::{
     Found, identify_device, refuse_active_mmp, refused,
 };
+use crate::commands::install::repair::Repair;
 use crate::commands::install::select::Wish;
 use crate::commands::reach::Reach;
 use crate::commands::writing::{Carry, Reached, WritePlan, carry_out};
@@ -70,16 +75,60 @@ pub fn install(
         let done = carry_out(&carry, &undo, &path)?;
         return Ok((report_written(&undo, &path, done), None));
     }
-    let content = Content::open(
-        &request.image,
-        request.data,
-        if request.unproven { Proof::None } else { Proof::Manifest },
-        observer,
-        stop,
-    )?;
+    if let Some(inodes) = &request.fetch_data {
+        let report = fetch::fetch(request, inodes, &reached, observer, stop)?;
+        return Ok((report, None));
+    }
+    let (content, remarks) = open_content(request, &reached, observer, stop)?;
     tell_holes(&content, observer);
-    let job = Job { request, content: &content, carry };
+    let job = Job { request, content: &content, remarks, carry };
     job.run()
+}
+
+/// The image, or what of a repaired copy may be written, and what to say
+/// about it.
+fn open_content(
+    request: &InstallRequest,
+    reached: &Reached<'_>,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<(Content, Vec<String>)> {
+    let open =
+        |path, depth, proof| Content::open(path, depth, proof, observer, stop);
+    let proof = if request.unproven { Proof::None } else { Proof::Manifest };
+    let depth = if request.data { Depth::Data } else { Depth::Metadata };
+    let Some(original) = &request.original else {
+        return Ok((open(&request.image, depth, proof)?, Vec::new()));
+    };
+    let original = open(original, Depth::Traced, proof)?;
+    let mut copy = open(&request.image, Depth::Traced, Proof::None)?;
+    if copy.geometry() != original.geometry() {
+        return Err(refused(format!(
+            "{} is no copy of {}: the filesystems have different shapes",
+            request.image.display(),
+            request
+                .original
+                .iter()
+                .map(|p| p.display())
+                .next()
+                .map_or_else(String::new, |name| name.to_string()),
+        )));
+    }
+    copy.manifest.clone_from(&original.manifest);
+    identify_device(request, &copy, reached)?;
+    let device = reached.source();
+    if !request.allow_changed {
+        difference::refuse_changed(request, &original, device, stop)?;
+    }
+    let repair = Repair {
+        original: &original,
+        copy: &copy,
+        device,
+        offset: request.dest_offset,
+    };
+    let class = repair.classify()?;
+    copy.held = class.known;
+    Ok((copy, class.remarks))
 }
 
 /// The blocks that the image lacks because they could not be read.
@@ -97,13 +146,14 @@ fn tell_holes(content: &Content, observer: &dyn Observer) {
     }
 }
 
-struct Job<'a> {
+struct Job<'a, 'w> {
     request: &'a InstallRequest,
     content: &'a Content,
-    carry: Carry<'a>,
+    remarks: Vec<String>,
+    carry: Carry<'a, 'w>,
 }
 
-impl Job<'_> {
+impl Job<'_, '_> {
     fn run(&self) -> Result<Ended> {
         let (request, reached) = (self.request, self.carry.reached);
         let found = identify_device(request, self.content, reached)?;
@@ -132,6 +182,11 @@ impl Job<'_> {
             return Ok((report, Some(shown)));
         }
         refuse_newer(request, self.content, &found, &shown)?;
+        if request.rehearse {
+            let said =
+                rehearse::rehearse(self.content, &comparison, &compared.plan)?;
+            shown.remarks.push(said);
+        }
         let Some(confirmed) = &request.confirm else {
             if request.dry_run {
                 shown.confirm = None;
@@ -158,6 +213,7 @@ impl Job<'_> {
         shown.uuid = Some(uuid_text(&self.content.geometry().uuid));
         shown.groups.clone_from(&compared.groups);
         shown.remarks.clone_from(&found.remarks);
+        shown.remarks.extend(self.remarks.iter().cloned());
         if journal::lacks_journal(self.content) {
             shown.remarks.push(
                 "The image says that its journal is still to be replayed, \

@@ -19,8 +19,11 @@ pub struct InstallRequest {
     pub only: Option<Vec<BlockKind>>,
     /// Only what belongs to these groups.
     pub groups: Option<Vec<RangeInclusive<u32>>>,
-    /// Only these inodes, and what they are made of.
-    pub inodes: Option<Vec<RangeInclusive<u32>>>,
+    /// Add the contents of these inodes to the image, a raw copy, and do
+    /// nothing else.
+    pub fetch_data: Option<Vec<RangeInclusive<u32>>>,
+    /// Try the plan on an overlay first, and judge it by e2fsck.
+    pub rehearse: bool,
     /// Also the contents of files, all that the image holds.
     pub data: bool,
     /// Where what lies there now is kept.

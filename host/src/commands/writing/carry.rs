@@ -21,7 +21,7 @@ pub(in crate::commands) type Wanted<'a> =
     dyn FnMut(&Entry) -> Result<(Vec<u8>, Vec<u8>)> + 'a;
 
 /// What a confirmed plan is carried out with.
-pub(in crate::commands) struct Carry<'a> {
+pub(in crate::commands) struct Carry<'a, 'w> {
     pub(in crate::commands) verb: &'static str,
     /// What the undo file is named after.
     pub(in crate::commands) named_after: &'a Path,
@@ -29,12 +29,12 @@ pub(in crate::commands) struct Carry<'a> {
     pub(in crate::commands) undo: Option<&'a Path>,
     /// The audit log, if somebody named it.
     pub(in crate::commands) audit: Option<&'a Path>,
-    pub(in crate::commands) reached: &'a Reached<'a>,
+    pub(in crate::commands) reached: &'a Reached<'w>,
     pub(in crate::commands) observer: &'a dyn Observer,
     pub(in crate::commands) stop: &'a Stop,
 }
 
-impl Carry<'_> {
+impl Carry<'_, '_> {
     /// The undo file of the plan with this token.
     pub(in crate::commands) fn undo_path(&self, token: &str) -> PathBuf {
         let name = || beside(self.named_after, &format!(".{token}.undo"));
@@ -108,7 +108,7 @@ impl Carry<'_> {
 /// [`ErrorKind::WriteIncomplete`] when writing began: the text names the undo
 /// file. Other kinds when nothing was written.
 pub(in crate::commands) fn carry_out(
-    carry: &Carry<'_>,
+    carry: &Carry<'_, '_>,
     undo: &UndoFile,
     path: &Path,
 ) -> Result<Executed> {
@@ -141,7 +141,7 @@ pub(in crate::commands) fn carry_out(
 
 /// Before the first write: everything must be as the plan says, old or (after
 /// an earlier run) new. A conflict half-way is the last resort, not the rule.
-fn refuse_changed(carry: &Carry<'_>, undo: &UndoFile) -> Result<()> {
+fn refuse_changed(carry: &Carry<'_, '_>, undo: &UndoFile) -> Result<()> {
     let source = carry.reached.source();
     let mut all: Vec<(usize, &Entry)> = undo.entries().enumerate().collect();
     // The superblock's place comes twice: the mark first.
@@ -211,7 +211,7 @@ impl WritePlan {
     /// Fills in where the undo file goes and what confirms the plan.
     pub(in crate::commands) fn confirmable(
         mut self,
-        carry: &Carry<'_>,
+        carry: &Carry<'_, '_>,
         plan: &Plan,
     ) -> Self {
         let token = plan.token(carry.reached.id());
