@@ -11,6 +11,9 @@
 use crate::source::{Payload, Piece, ReadFault};
 use crate::units::{ByteOffset, ByteRange};
 
+/// What a batch usually holds at most.
+pub const READ_MAX: u64 = 1 << 20;
+
 /// Some ranges of a source, read into one buffer.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -108,6 +111,32 @@ impl Batch {
             }
             _ => self.faults.insert(place, (part, fault)),
         }
+    }
+
+    /// Whether a part could not be read.
+    #[must_use]
+    pub const fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
+    /// Takes over bytes of what could not be read before.
+    pub fn restore(&mut self, piece: Piece<'_>) {
+        let Some(range) = ByteRange::new(piece.at, piece.what.length()) else {
+            return;
+        };
+        let faults = std::mem::take(&mut self.faults);
+        for (bad, fault) in faults {
+            let before = (bad.start(), bad.end().min(range.start()));
+            let behind = (bad.start().max(range.end()), bad.end());
+            for (start, end) in [before, behind] {
+                if let Some(rest) = ByteRange::between(start, end)
+                    && !rest.is_empty()
+                {
+                    self.faults.push((rest, fault));
+                }
+            }
+        }
+        self.fill(piece);
     }
 
     /// Takes over a piece of one of the ranges.

@@ -144,6 +144,14 @@ impl RangeSet {
     }
 }
 
+impl FromIterator<ByteRange> for RangeSet {
+    fn from_iter<I: IntoIterator<Item = ByteRange>>(ranges: I) -> Self {
+        let mut set = Self::new();
+        set.extend(ranges);
+        set
+    }
+}
+
 fn between(start: ByteOffset, end: ByteOffset) -> Option<ByteRange> {
     ByteRange::between(start, end).filter(|range| !range.is_empty())
 }

@@ -165,6 +165,8 @@ pub enum ReadFault {
     NotInImage,
     /// Listed as bad by a map that was given.
     KnownBad,
+    /// Left out among many read errors: not every sector was tried.
+    Skipped,
 }
 
 impl fmt::Display for ReadFault {
@@ -174,6 +176,7 @@ impl fmt::Display for ReadFault {
             Self::BeyondEnd => "beyond the end of the device",
             Self::NotInImage => "not in the image",
             Self::KnownBad => "known to be bad",
+            Self::Skipped => "skipped among many read errors",
         })
     }
 }

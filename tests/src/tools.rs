@@ -29,6 +29,7 @@ pub const TOOLS: &[Tool] = &[
     tool("qemu-img", "qemu-utils"),
     tool("qemu-nbd", "qemu-utils"),
     tool("qemu-system-x86_64", "qemu-system-x86"),
+    tool("ddrescuelog", "gddrescue"),
     tool("objcopy", "binutils"),
     tool("dpkg-deb", "dpkg"),
     tool("apt-get", "apt"),

@@ -367,6 +367,14 @@ pub struct ImageArgs {
     )]
     pub dest_offset: ByteOffset,
 
+    /// Keep a mapfile of GNU ddrescue
+    ///
+    /// Areas of DEVICE that FILE lists as bad are not read at all. In the end
+    /// FILE says of every area whether it is in the image, bad or not read,
+    /// and `ddrescuelog` understands it.
+    #[arg(long, value_name = "FILE", help_heading = "Damaged devices")]
+    pub map: Option<PathBuf>,
+
     /// Also when the filesystem is mounted read/write
     ///
     /// It changes while it is read, so the image may contradict itself.

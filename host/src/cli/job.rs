@@ -266,6 +266,7 @@ fn image(args: ImageArgs, target: &Target) -> Result<ImageRequest> {
         overwrite: args.out.overwrite,
         no_manifest: args.out.no_manifest,
         no_sync: args.out.no_sync,
+        map: args.map,
         source_offset: args.selection.source_offset,
         dest_offset: args.dest_offset,
     })

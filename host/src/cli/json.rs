@@ -381,6 +381,7 @@ const fn reason_name(fault: ReadFault) -> &'static str {
         ReadFault::BeyondEnd => "beyond-end",
         ReadFault::NotInImage => "not-in-image",
         ReadFault::KnownBad => "known-bad",
+        ReadFault::Skipped => "skipped",
     }
 }
 

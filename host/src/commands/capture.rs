@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::block_set::BlockSet;
+use crate::commands::holes::LostBlocks;
 use crate::digest::{Collector, Digest, RangeRecord, ranges};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{BlockKind, Level, Step, Walk, Walker};
@@ -81,6 +82,8 @@ pub struct Captured {
     pub content: Digest,
     /// What could not be read.
     pub losses: Losses,
+    /// What these were for; filled in by whoever asks.
+    pub holes: Vec<LostBlocks>,
     /// Blocks of the superblock, the descriptors or the journal's superblock
     /// that no longer are what they were when they were stored.
     pub changed: Vec<BlockNumber>,
@@ -266,7 +269,8 @@ impl<'a> Capture<'a> {
         };
         let changed = self.changed(walk, &records)?;
         let stored = std::mem::take(&mut self.stored);
-        Ok(Captured { stored, records, content, losses, changed })
+        let holes = Vec::new();
+        Ok(Captured { stored, records, content, losses, holes, changed })
     }
 
     /// Which of the few blocks that every change of a filesystem touches

@@ -168,11 +168,21 @@ impl Destination<'_> {
                 .insert("dest_offset".into(), self.dest_offset.0.into());
         }
         manifest.options.clone_from(options);
-        for (fault, blocks) in &captured.losses.blocks {
-            for run in blocks.runs() {
-                manifest.add_hole(run, fault);
+        for lost in &captured.holes {
+            let fields = lost.fields();
+            match lost.sectors {
+                None => manifest.add_hole(lost.run, lost.fault, fields),
+                Some(_) => manifest.add_partial(lost.run, lost.fault, fields),
             }
         }
+        if captured.holes.is_empty() {
+            for (fault, blocks) in &captured.losses.blocks {
+                for run in blocks.runs() {
+                    manifest.add_hole(run, fault, Map::new());
+                }
+            }
+        }
+        manifest.holes_blocks = captured.losses.hole_count().0;
         manifest
     }
 

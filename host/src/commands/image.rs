@@ -4,21 +4,25 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::commands::capture::{Capture, Captured, Losses};
+use crate::commands::capture::{Capture, Captured};
 use crate::commands::destination::Destination;
 use crate::commands::reach::{Origin, Reach, SpoolPlace, tell_resumed};
-use crate::commands::{ImageRequest, Outcome, Output, Report};
+use crate::commands::{ImageRequest, Outcome, Output, Report, holes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::walk::search_in;
 use crate::ext::{JournalMode, Scope, Selection, Walk, WalkOptions, Walker};
 use crate::image::format::Format;
 use crate::image::raw::RawSink;
 use crate::image::{ImageSink, WriteOrder};
+use crate::mapfile::Mapfile;
 use crate::observer::{Event, Observer};
+use crate::range_set::RangeSet;
+use crate::rescue::Rescue;
 use crate::source::{BlockSource, SourceFacts};
 use crate::spool::{Identity, InPlace, Resumed, SharedStore, Spool};
 use crate::stop::Stop;
-use crate::units::ByteCount;
+use crate::transfer::byte_ranges;
+use crate::units::{ByteCount, ByteOffset, ByteRange};
 
 /// Makes an image as `request` says.
 ///
@@ -41,7 +45,11 @@ pub fn image(
     )?;
     refuse_mounted(origin.facts(), request, observer)?;
     let identity = origin.identity().and(&asked_for(request, format));
-    let job = Job { request, format, observer, stop };
+    let map = match &request.map {
+        Some(path) => Mapfile::read(path)?.unwrap_or_default(),
+        None => Mapfile::default(),
+    };
+    let job = Job { request, format, map, observer, stop };
     let place = match &request.output {
         Output::File(path) if !request.dry_run => {
             if format == Format::Raw {
@@ -83,6 +91,8 @@ fn asked_for(request: &ImageRequest, format: Format) -> Identity {
 struct Job<'a> {
     request: &'a ImageRequest,
     format: Format,
+    /// What earlier runs know of the device.
+    map: Mapfile,
     observer: &'a dyn Observer,
     stop: &'a Stop,
 }
@@ -179,6 +189,25 @@ impl Job<'_> {
         source: &dyn BlockSource,
         sink: &mut dyn ImageSink,
     ) -> Result<(Walk, Captured)> {
+        let rescue = Rescue::new(source, self.known_bad());
+        let made = self.capture(&rescue, sink);
+        if let Some(path) = &self.request.map {
+            let map = self.mapped(&rescue, made.as_ref().ok());
+            let facts = source.facts();
+            let end = facts.length.0.saturating_add(self.start());
+            let written = map.write(path, ByteCount(end), facts.file);
+            // What ended the job says more than what its map met.
+            made.and_then(|made| written.map(|()| made))
+        } else {
+            made
+        }
+    }
+
+    fn capture(
+        &self,
+        source: &dyn BlockSource,
+        sink: &mut dyn ImageSink,
+    ) -> Result<(Walk, Captured)> {
         let mut capture =
             Capture::new(source, self.observer, self.stop).checking();
         let walker = self.walker(source.facts());
@@ -192,8 +221,75 @@ impl Job<'_> {
         };
         self.tell_findings(&walk, source.facts());
         sink.finish()?;
-        let captured = capture.finish(&walk)?;
+        let mut captured = capture.finish(&walk)?;
+        if !captured.losses.is_empty() {
+            let walker = self.walker(source.facts());
+            captured.holes = holes::describe(
+                &walk,
+                &captured.losses,
+                source,
+                walker,
+                self.stop,
+            )?;
+        }
         Ok((walk, captured))
+    }
+
+    /// Where on the device the filesystem starts.
+    const fn start(&self) -> u64 {
+        self.request.source_offset.0
+    }
+
+    /// What the map calls bad, in addresses of the filesystem.
+    fn known_bad(&self) -> RangeSet {
+        let mut known = RangeSet::new();
+        for bad in self.map.bad.iter() {
+            let end = bad.end().0.saturating_sub(self.start());
+            let start = bad.start().0.saturating_sub(self.start());
+            let part = ByteRange::between(ByteOffset(start), ByteOffset(end));
+            known.extend(part);
+        }
+        known
+    }
+
+    /// What is known of the device now: what is in the image, and what could
+    /// not be read in this run or an earlier one.
+    fn mapped(
+        &self,
+        rescue: &Rescue<'_>,
+        made: Option<&(Walk, Captured)>,
+    ) -> Mapfile {
+        let on_device = |range: ByteRange| {
+            let start = range.start().0.checked_add(self.start())?;
+            ByteRange::new(ByteOffset(start), range.length())
+        };
+        let areas = rescue.bad_areas();
+        let mut map = Mapfile {
+            finished: RangeSet::new(),
+            bad: areas.bad.iter().filter_map(on_device).collect(),
+            skipped: areas.skipped.iter().filter_map(on_device).collect(),
+        };
+        if let Some((walk, captured)) = made {
+            let runs = captured.stored.runs();
+            let stored = byte_ranges(runs, walk.geometry.block_size);
+            map.finished.extend(stored.into_iter().filter_map(on_device));
+        }
+        for bad in map.bad.iter().chain(map.skipped.iter()) {
+            map.finished.remove(bad);
+        }
+        for (old, is_bad) in [(&self.map.bad, true), (&self.map.skipped, false)]
+        {
+            for range in old.iter().flat_map(|r| map.finished.missing(r)) {
+                match is_bad {
+                    true => map.bad.insert(range),
+                    false => map.skipped.extend(map.bad.missing(range)),
+                }
+            }
+        }
+        for bad in map.bad.iter() {
+            map.skipped.remove(bad);
+        }
+        map
     }
 
     fn tell_findings(&self, walk: &Walk, source: &SourceFacts) {
@@ -280,7 +376,7 @@ pub(super) fn report_capture(
         .fact("format", format.name())
         .fact("stored_blocks", captured.stored.count().0)
         .fact("content", content.as_str());
-    report = describe_losses(report, &captured.losses);
+    report = describe_losses(report, captured);
     if !captured.changed.is_empty() {
         let blocks: Vec<u64> =
             captured.changed.iter().map(|block| block.0).collect();
@@ -349,11 +445,15 @@ fn describe_walk(report: Report, walk: &Walk) -> Report {
     report
 }
 
-fn describe_losses(report: Report, losses: &Losses) -> Report {
+/// So many holes are told one by one.
+const HOLES_TOLD: usize = 20;
+
+fn describe_losses(report: Report, captured: &Captured) -> Report {
+    let losses = &captured.losses;
     if losses.is_empty() {
         return report;
     }
-    report
+    let mut report = report
         .line(format!(
             "{} bytes could not be read: {} blocks are holes, and {} blocks \
              or more have zeros in a part.",
@@ -362,5 +462,22 @@ fn describe_losses(report: Report, losses: &Losses) -> Report {
             losses.sectors.len()
         ))
         .fact("lost_bytes", losses.bytes.0)
-        .fact("hole_blocks", losses.hole_count().0)
+        .fact("hole_blocks", losses.hole_count().0);
+    for lost in captured.holes.iter().take(HOLES_TOLD) {
+        report = report.line(format!("  lost: {}", lost.sentence()));
+    }
+    let rest = captured.holes.len().saturating_sub(HOLES_TOLD);
+    if rest > 0 {
+        report = report.line(format!(
+            "  and {rest} more, which --json and the manifest name"
+        ));
+    }
+    let lost = captured.holes.iter().map(|lost| {
+        let mut fields = lost.fields();
+        fields.insert("first".into(), lost.run.first().0.into());
+        fields.insert("count".into(), lost.run.count().0.into());
+        fields.insert("why".into(), lost.fault.to_string().into());
+        Value::Object(fields)
+    });
+    report.fact("lost", lost.collect::<Vec<Value>>())
 }

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod console;
 pub mod convert;
 mod destination;
+pub mod holes;
 pub mod image;
 pub mod install;
 pub mod ls;

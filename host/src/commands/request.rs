@@ -81,6 +81,9 @@ pub struct ImageRequest {
     pub no_manifest: bool,
     /// Do not wait until the image is on the disk.
     pub no_sync: bool,
+    /// A mapfile of ddrescue: bad areas in it are not read, and what was read
+    /// and what not is written to it.
+    pub map: Option<PathBuf>,
     /// Where the filesystem starts on the device.
     pub source_offset: ByteOffset,
     /// Where the filesystem starts in the output.

@@ -68,6 +68,7 @@ impl Live {
             return None;
         };
         live.window = vec![(block, 0)];
+        scan.marks.set_owner(Some(scan.superblock.journal_inode));
         scan.marks.mark(BlockKind::Journal, block, 1);
         let wanted = live.wanted();
         Some((live, wanted))

@@ -13,6 +13,7 @@ mod assemble;
 mod careful;
 mod checks;
 mod checksums;
+pub mod claims;
 mod copies;
 pub mod directory;
 mod extents;

@@ -1,6 +1,7 @@
 //! Which blocks were selected so far, by kind, and which of them were
 //! already asked for.
 
+use super::claims::{self, Watch};
 use crate::block_set::BlockSet;
 use crate::ext::{BlockKind, Geometry};
 use crate::units::{BlockCount, BlockNumber, BlockRun};
@@ -35,6 +36,8 @@ pub(super) struct Marks {
     repeats: Vec<Repeat>,
     /// How many more of them there were.
     repeats_left_out: u64,
+    /// What claims are noted of, if any.
+    pub(super) watch: Option<Watch>,
     /// How often a block was marked: repeats count, and blocks outside the
     /// filesystem as well.
     pub(super) count: u64,
@@ -95,6 +98,7 @@ impl Marks {
             owner: 0,
             repeats: Vec::new(),
             repeats_left_out: 0,
+            watch: None,
             count: 0,
             delivered: BlockSet::new(),
         }
@@ -126,6 +130,11 @@ impl Marks {
             return count == 0;
         }
         let owner = self.owner;
+        if let Some(watch) = &mut self.watch
+            && claims::is_owned(kind)
+        {
+            watch.note(kind, owner, start, end);
+        }
         if let Some(open) = self.open.get_mut(kind.index()) {
             if open.end == start {
                 open.end = end;

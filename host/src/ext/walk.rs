@@ -3,6 +3,7 @@
 use zerocopy::FromBytes;
 
 use crate::block_set::BlockSet;
+use crate::ext::claims::Claim;
 use crate::ext::superblock::{RawSuperblock, compat, uuid_text};
 use crate::ext::{BlockKind, Finding};
 use crate::source::{SourceFacts, SourceKind};
@@ -220,6 +221,8 @@ pub struct Walk {
     /// How often a block was marked, repeats counted, by e2image's rules: its
     /// qcow2 files are laid out by this number.
     pub marks: u64,
+    /// Who claims the blocks that the walk was asked to watch.
+    pub claims: Vec<Claim>,
     /// The first findings (at most [`FINDINGS_MAX`]).
     pub findings: Vec<Finding>,
     /// How many findings there were in all.

@@ -7,6 +7,7 @@
 use super::assemble::{Assembler, BlockBytes};
 use super::careful::{Careful, SlowWalk, Suspect};
 use super::checks::Checks;
+use super::claims::Watch;
 use super::copies::Copies;
 use super::live::Live;
 use super::maps::{self, MapJob};
@@ -44,6 +45,7 @@ pub struct Walker {
     descriptors: Vec<u8>,
     groups: Vec<Group>,
     restarts: u32,
+    watch: Option<BlockSet>,
 }
 
 /// What the blocks of the current level are.
@@ -97,7 +99,15 @@ impl Walker {
             descriptors: Vec::new(),
             groups: Vec::new(),
             restarts: 0,
+            watch: None,
         }
+    }
+
+    /// Notes who claims `blocks`.
+    #[must_use]
+    pub fn watching(mut self, blocks: BlockSet) -> Self {
+        self.watch = Some(blocks);
+        self
     }
 
     /// The shape of the filesystem, once the superblock is known.
@@ -163,6 +173,7 @@ impl Walker {
         Ok(Walk {
             traced: scan.traced,
             selected: scan.marks.selected(),
+            claims: scan.marks.watch.take().unwrap_or_default().claims,
             marks: scan.marks.count,
             kinds: scan.marks.into_kinds(),
             superblock: scan.superblock.bytes,
@@ -302,6 +313,7 @@ impl Walker {
         self.descriptors = vec![0; table_bytes];
         self.groups = Vec::new();
         let mut scan = Scan::new(superblock, self.options, careful);
+        scan.marks.watch = self.watch.clone().map(Watch::new);
         let parts = scan.mark_head();
         self.scan = Some(scan);
         let wanted = parts

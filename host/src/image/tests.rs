@@ -162,6 +162,7 @@ pub(super) fn walk(block_bytes: u64, blocks: u64, runs: &[BlockRun]) -> Walk {
         selected,
         kinds: Vec::new(),
         findings: Vec::new(),
+        claims: Vec::new(),
         findings_total: 0,
     }
 }

@@ -25,6 +25,13 @@ use crate::units::{ByteCount, ByteOffset, ByteRange};
 /// One read call at most; larger ranges are cut at multiples of it.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
+/// So many reads of a range may fail before the rest of it is skipped in
+/// larger steps: a dying disk takes seconds for each.
+const FAILURES_MAX: u32 = 64;
+
+/// A step that is skipped whole then.
+const SKIP_BYTES: usize = 64 * 1024;
+
 /// Below this a hole is not looked for: reading is as cheap as asking.
 const HOLE_BYTES_MIN: u64 = 64 * 1024;
 
@@ -131,7 +138,8 @@ impl LocalSource {
         let mut bad = Vec::new();
         if let Ok(length) = usize::try_from(inside.length().0) {
             let room = &mut batch.room(index)[..length];
-            self.read_down_to_sectors(inside.start(), room, &mut bad);
+            let mut left = FAILURES_MAX;
+            self.read_down(inside.start(), room, &mut left, &mut bad);
         }
         for (part, fault) in bad {
             batch.set_fault(part, fault);
@@ -152,37 +160,39 @@ impl LocalSource {
         }
     }
 
-    /// Reads all of `room`; what cannot be read is noted in `bad`.
-    fn read_down_to_sectors(
+    /// Reads all of `room`, in ever smaller pieces where that fails; what
+    /// cannot be read is noted in `bad`. After `left` failures what fails is
+    /// skipped in steps.
+    fn read_down(
         &self,
         at: ByteOffset,
         room: &mut [u8],
+        left: &mut u32,
         bad: &mut Vec<(ByteRange, ReadFault)>,
     ) {
         let Some(place) = self.base.0.checked_add(at.0) else {
             return;
         };
-        match self.file.read_exact_at(room, place) {
-            Ok(()) => {}
-            Err(error) => {
-                let length = ByteCount(room.len() as u64);
-                let sector = self.facts.sector_bytes as usize;
-                if room.len() <= sector {
-                    let fault = match error.kind() {
-                        // The file shrank under us.
-                        io::ErrorKind::UnexpectedEof => ReadFault::BeyondEnd,
-                        _ => ReadFault::Medium,
-                    };
-                    bad.extend(ByteRange::new(at, length).map(|r| (r, fault)));
-                    return;
-                }
-                let half = (room.len() / 2).next_multiple_of(sector);
-                let (low, high) = room.split_at_mut(half);
-                self.read_down_to_sectors(at, low, bad);
-                if let Some(at) = at.checked_add(ByteCount(half as u64)) {
-                    self.read_down_to_sectors(at, high, bad);
-                }
-            }
+        let Err(error) = self.file.read_exact_at(room, place) else { return };
+        *left = left.saturating_sub(1);
+        let length = ByteCount(room.len() as u64);
+        let sector = self.facts.sector_bytes as usize;
+        let fault = match error.kind() {
+            // The file shrank under us.
+            io::ErrorKind::UnexpectedEof => ReadFault::BeyondEnd,
+            _ if room.len() <= sector => ReadFault::Medium,
+            _ => ReadFault::Skipped,
+        };
+        let last = if *left == 0 { SKIP_BYTES.max(sector) } else { sector };
+        if room.len() <= last {
+            bad.extend(ByteRange::new(at, length).map(|r| (r, fault)));
+            return;
+        }
+        let half = (room.len() / 2).next_multiple_of(sector);
+        let (low, high) = room.split_at_mut(half);
+        self.read_down(at, low, left, bad);
+        if let Some(at) = at.checked_add(ByteCount(half as u64)) {
+            self.read_down(at, high, left, bad);
         }
     }
 }

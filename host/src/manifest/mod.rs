@@ -21,7 +21,11 @@
 //! selected     number of selected blocks for each kind
 //! stored       number of blocks that the ranges hold
 //! holes        runs of selected blocks that could not be read:
-//!              first, count, why; holes_blocks counts all of them
+//!              first, count, why; where known: kind, group, inodes (the
+//!              first and the last), path, copies (blocks that hold one);
+//!              holes_blocks counts all of them
+//! partial      stored blocks with zeros in a part that could not be read: as
+//!              holes, and sectors (byte address and length of that part)
 //! findings     damage: structure, group, inode, block, text;
 //!              findings_total counts all of it
 //! content      the content digest, hexadecimal (see `digest`)
@@ -107,6 +111,9 @@ pub struct Manifest {
     pub holes: Vec<Hole>,
     /// How many blocks could not be read in all.
     pub holes_blocks: u64,
+    /// Stored blocks of which a part could not be read.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub partial: Vec<Hole>,
     /// Damage (the first 10,000).
     pub findings: Vec<FindingRecord>,
     /// How much damage in all.
@@ -168,6 +175,9 @@ pub struct Hole {
     pub count: u64,
     /// Why.
     pub why: String,
+    /// What they were for.
+    #[serde(flatten)]
+    pub lost: Map<String, Value>,
 }
 
 /// Damage that the walk found.
@@ -238,6 +248,7 @@ impl Manifest {
             stored: 0,
             holes: Vec::new(),
             holes_blocks: 0,
+            partial: Vec::new(),
             findings: findings
                 .map(|finding| FindingRecord {
                     structure: finding.structure.name().to_owned(),
@@ -255,13 +266,36 @@ impl Manifest {
     }
 
     /// Adds blocks that could not be read.
-    pub fn add_hole(&mut self, run: BlockRun, why: impl ToString) {
+    pub fn add_hole(
+        &mut self,
+        run: BlockRun,
+        why: impl ToString,
+        lost: Map<String, Value>,
+    ) {
         self.holes_blocks = self.holes_blocks.saturating_add(run.count().0);
         if self.holes.len() < LIST_MAX {
             self.holes.push(Hole {
                 first: run.first().0,
                 count: run.count().0,
                 why: why.to_string(),
+                lost,
+            });
+        }
+    }
+
+    /// Adds a stored block of which a part could not be read.
+    pub fn add_partial(
+        &mut self,
+        run: BlockRun,
+        why: impl ToString,
+        lost: Map<String, Value>,
+    ) {
+        if self.partial.len() < LIST_MAX {
+            self.partial.push(Hole {
+                first: run.first().0,
+                count: run.count().0,
+                why: why.to_string(),
+                lost,
             });
         }
     }

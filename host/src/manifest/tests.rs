@@ -51,6 +51,7 @@ fn walk(blocks: u64) -> Walk {
             fault: Fault::Cycle(block),
             effect: Effect::SubtreeSkipped,
         }],
+        claims: Vec::new(),
         findings_total: 3,
     }
 }
@@ -75,7 +76,7 @@ fn manifest(blocks: u64) -> Manifest {
     let mut manifest = Manifest::new(&facts, &walk(blocks));
     manifest.image.insert("format".into(), "raw".into());
     manifest.options.insert("journal".into(), "full".into());
-    manifest.add_hole(run(50, 2), ReadFault::Medium);
+    manifest.add_hole(run(50, 2), ReadFault::Medium, Map::new());
     manifest
 }
 

@@ -5,6 +5,7 @@ mod compat;
 mod damage;
 mod fixtures;
 mod fuzz;
+mod holes;
 mod install;
 mod remote;
 mod safety;

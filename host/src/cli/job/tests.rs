@@ -37,6 +37,7 @@ fn what_is_not_said_has_a_safe_meaning() {
             overwrite: false,
             no_manifest: false,
             no_sync: false,
+            map: None,
             source_offset: ByteOffset(0),
             dest_offset: ByteOffset(0),
         }
@@ -62,7 +63,7 @@ fn every_option_of_image_arrives_in_the_request() {
         image_request(
             "e2wire image -a -b 32768 -B 4k -f -n --overwrite --format raw \
              --select e2image --journal live --source-offset 2048s --dest-offset 1M \
-             --no-manifest --no-sync d o"
+             --no-manifest --no-sync --map m d o"
         ),
         ImageRequest {
             device: "d".into(),
@@ -81,6 +82,7 @@ fn every_option_of_image_arrives_in_the_request() {
             overwrite: true,
             no_manifest: true,
             no_sync: true,
+            map: Some("m".into()),
             source_offset: ByteOffset(1 << 20),
             dest_offset: ByteOffset(1 << 20),
         }
