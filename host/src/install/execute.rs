@@ -45,17 +45,20 @@ pub fn execute(
 ) -> Result<Executed> {
     let mut run = Run {
         undo,
-        target,
+        target: &mut *target,
         observer,
         stop,
         total: ByteCount(undo.entries().map(|e| e.range().length().0).sum()),
         done: Executed::default(),
     };
-    run.whole().map_err(|error| match error.kind() {
+    let done = run.whole().map_err(|error| match error.kind() {
         ErrorKind::WriteIncomplete => error,
         _ => Error::new(ErrorKind::WriteIncomplete, "the writing stopped")
             .because(error),
-    })
+    })?;
+    // Whoever does not hear of it lets the device go by himself in a while.
+    let _told = target.disarm();
+    Ok(done)
 }
 
 struct Run<'a> {

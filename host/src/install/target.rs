@@ -75,6 +75,15 @@ pub trait WriteTarget {
     ///
     /// When the device or the link fails.
     fn flush(&mut self) -> Result<()>;
+
+    /// All is written and proven: the device is let go.
+    ///
+    /// # Errors
+    ///
+    /// When the link fails; nothing is lost by that.
+    fn disarm(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// One write, for [`WriteTarget::write_all`].

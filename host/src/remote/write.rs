@@ -126,17 +126,6 @@ impl<'w> RemoteTarget<'w> {
         Ok(target)
     }
 
-    /// Disarms it again. Whoever just goes away leaves that to the end of the
-    /// session.
-    ///
-    /// # Errors
-    ///
-    /// When the link fails.
-    pub fn disarm(self) -> Result<()> {
-        let id = self.id;
-        self.session().disarm(id)
-    }
-
     fn set_ranges(&mut self, arming: &Arming) -> Result<()> {
         let mut whole: Vec<ByteRange> = Vec::new();
         for range in &arming.ranges {
@@ -468,6 +457,11 @@ impl WriteTarget for RemoteTarget<'_> {
     fn flush(&mut self) -> Result<()> {
         let id = self.id;
         self.session().flush(id)
+    }
+
+    fn disarm(&mut self) -> Result<()> {
+        let id = self.id;
+        self.session().disarm(id)
     }
 }
 

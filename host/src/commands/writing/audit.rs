@@ -225,4 +225,8 @@ impl WriteTarget for Audited<'_> {
     fn flush(&mut self) -> Result<()> {
         self.target.flush()
     }
+
+    fn disarm(&mut self) -> Result<()> {
+        self.target.disarm()
+    }
 }

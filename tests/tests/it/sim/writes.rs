@@ -81,8 +81,7 @@ impl Job<'_> {
                 other => break other?,
             }
         };
-        execute(undo, &mut target, &Silent, &Stop::new())?;
-        target.disarm()
+        execute(undo, &mut target, &Silent, &Stop::new()).map(drop)
     }
 
     fn bytes(&self) -> Vec<u8> {
