@@ -235,6 +235,11 @@ impl<'w> Session<'w> {
         }
     }
 
+    /// Some of what is wanted, if it is here already.
+    pub fn poll_fetched(&mut self) -> Option<Fetched> {
+        self.client.poll_fetched()
+    }
+
     /// Keeps the conversation going until `until` or a byte of text, an
     /// answer or a wake-up.
     ///

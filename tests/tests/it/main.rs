@@ -3,6 +3,7 @@
 mod boot;
 mod compat;
 mod damage;
+mod efficiency;
 mod fixtures;
 mod fuzz;
 mod holes;

@@ -372,3 +372,6 @@ impl Client {
         self.chunks.insert(id, (OpenChunk::new(fetch), owner));
     }
 }
+
+#[cfg(test)]
+mod tests;
