@@ -10,6 +10,7 @@ use e2wire::remote::session::{Patience, Session};
 use e2wire::source::Priority;
 use e2wire::stop::Stop;
 use e2wire::units::{ByteCount, ByteOffset, ByteRange};
+use e2wire_protocol::limits::FRAGMENT_BYTES_MAX;
 use e2wire_tests::sim::{Conditions, Faults, Random, SimLine, World};
 
 const BAUD: u32 = 115_200;
@@ -24,7 +25,7 @@ struct Use {
     payload: f64,
     /// Time until the agent had answered.
     connect: Duration,
-    /// The longest time without a new piece of the disk.
+    /// The longest time between two fragments.
     stall: Duration,
 }
 
@@ -63,7 +64,10 @@ fn transfer(seed: u64, latency: Duration, faults: Faults) -> Use {
     let mut stall = Duration::ZERO;
     let mut last = start;
     let mut seen = before.payload_bytes;
+    let mut rounds = 0_u64;
     while left > 0 {
+        rounds += 1;
+        assert!(rounds < 200_000, "seed {seed}: {left} bytes never come");
         // Steps of the session, so that silence shows.
         session
             .idle(session.now().after(Duration::from_millis(50)))
@@ -120,5 +124,10 @@ fn errors_cost_a_serial_line_little() {
     for faults in [lost, flipped] {
         let bad = mean(Duration::from_micros(50), faults);
         assert!(bad.payload >= 0.93, "{faults:?}: {bad:?}");
+        // Between two fragments there is always the time that the largest
+        // takes.
+        let largest = f64::from(FRAGMENT_BYTES_MAX) * 10.0 / f64::from(BAUD);
+        let most = Duration::from_secs_f64(largest + 0.5);
+        assert!(bad.stall <= most, "{faults:?}: {bad:?}");
     }
 }

@@ -67,6 +67,11 @@ impl OpenChunk {
         }
     }
 
+    /// Bytes of each of its fragments but the last.
+    pub(super) const fn payload(&self) -> u16 {
+        self.payload
+    }
+
     /// Whether its length is known, and so its fragments are.
     pub(super) const fn is_known(&self) -> bool {
         self.encoded.is_some()

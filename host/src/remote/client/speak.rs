@@ -257,7 +257,10 @@ impl Client {
             // of new ones; nor shall it be asked for crumb by crumb.
             let guess = self.flow.guess(plain_bytes(&chunk.fetch.task));
             let guess = guess.min(room.max(u64::from(self.flow.payload())));
-            let room = room.max(if granted == 0 { most } else { 0 });
+            // A chunk that was begun on a better line may have fragments that
+            // are larger than all that is put under way now.
+            let least = most.max(u64::from(chunk.payload()));
+            let room = room.max(if granted == 0 { least } else { 0 });
             chunk.next_grant(room, guess).map(|grant| (*id, grant))
         });
         if let Some((id, grant)) = begun {

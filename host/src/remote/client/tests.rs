@@ -386,6 +386,32 @@ fn no_more_is_granted_than_the_window_holds() {
     }
 }
 
+/// Its fragments are larger than all that a bad line is given at once.
+#[test]
+fn a_chunk_of_better_times_is_finished_on_a_bad_line() {
+    let mut talk = Talk::up(SERIAL);
+    talk.client.flow.bytes_seen(talk.now, 80_000);
+    talk.want(0, 64 << 10);
+    let body = body(128, 3);
+    let (number, fetch) = talk.fetches().remove(0);
+    let payload = u64::from(fetch.grant.payload());
+    talk.send(number, &fetch, &body, &[1]);
+    talk.client.flow.frames_lost(2000);
+    assert!(talk.client.flow.under_way_max() < payload, "{fetch:?}");
+    let mut rounds = 0;
+    let fetched = loop {
+        for (number, fetch) in talk.fetches() {
+            talk.send(number, &fetch, &body, &[]);
+        }
+        if let Some(fetched) = talk.client.poll_fetched() {
+            break fetched;
+        }
+        rounds += 1;
+        assert!(rounds < 40, "the rest is never asked for");
+    };
+    assert_eq!(fetched.body.unwrap(), body);
+}
+
 #[test]
 fn a_machine_is_restarted_once() {
     let mut talk = Talk::up(SERIAL);
