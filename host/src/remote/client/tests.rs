@@ -70,7 +70,6 @@ impl Talk {
                 open_requests: 16,
                 zstd_level: 3,
                 window: 1 << 20,
-                ..AgentLimits::default()
             },
             uptime_millis: 5,
             port: "ttyS0",
