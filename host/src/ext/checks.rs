@@ -159,11 +159,12 @@ fn directory_checksum_ok(seed: u32, block: &[u8]) -> bool {
     else {
         return false;
     };
-    // inode 0, rec_len 12, name_len 0, file_type 0xDE.
-    if tail.starts_with(&[0, 0, 0, 0, 12, 0, 0, 0xDE]) {
-        return word(tail, 8) == Some(crc32c(seed, covered));
-    }
-    index_checksum_ok(seed, block).unwrap_or(false)
+    // inode 0, rec_len 12, name_len 0, file_type 0xDE. The kernel makes the
+    // root of an index of a block that had such an entry and leaves its
+    // first half, as dt_reserved.
+    let is_entry = tail.starts_with(&[0, 0, 0, 0, 12, 0, 0, 0xDE]);
+    is_entry && word(tail, 8) == Some(crc32c(seed, covered))
+        || index_checksum_ok(seed, block).unwrap_or(false)
 }
 
 fn index_checksum_ok(seed: u32, block: &[u8]) -> Option<bool> {
@@ -353,5 +354,39 @@ pub(super) fn of_file(
             Some((Check::Journal { inode }, 1))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The root of an index with two entries, made of a block that was full.
+    fn index_root(seed: u32) -> Vec<u8> {
+        let mut block = vec![0; 1024];
+        let mut put = |at: usize, bytes: &[u8]| {
+            block[at..at + bytes.len()].copy_from_slice(bytes);
+        };
+        put(0, &[11, 0, 0, 0, 12, 0, 1, 2, b'.']);
+        put(12, &[2, 0, 0, 0, 0xF4, 3, 2, 2, b'.', b'.']);
+        // hash_version, info_length; limit, count and two entries.
+        put(28, &[1, 8, 0, 0, 123, 0, 2, 0, 1, 0, 0, 0, 9, 9, 9, 8, 2]);
+        put(1016, &[12, 0, 0, 0xDE]);
+        let parts = [&block[..48], &block[1016..1020], &[0; 4]];
+        let checksum = crc32c_parts(seed, &parts);
+        block[1020..].copy_from_slice(&checksum.to_le_bytes());
+        block
+    }
+
+    #[test]
+    fn what_is_left_of_an_entry_does_not_hide_an_index() {
+        let mut block = index_root(7);
+        assert!(directory_checksum_ok(7, &block));
+        assert!(!directory_checksum_ok(8, &block));
+        // Behind the last entry anything may lie.
+        block[500] = 1;
+        assert!(directory_checksum_ok(7, &block));
+        block[45] ^= 1;
+        assert!(!directory_checksum_ok(7, &block));
     }
 }
