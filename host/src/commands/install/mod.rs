@@ -267,9 +267,8 @@ fn refuse_newer(
         kinds.join(", ")
     ))
     .hint(
-        "make a new image; `e2wire diff` tells more; to go back to the old \
-         state all the same, at the cost of what was made since: \
-         --allow-changed",
+        "make a new image; to go back to the old state all the same, at the \
+         cost of what was made since: --allow-changed",
     ))
 }
 
