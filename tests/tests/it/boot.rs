@@ -7,6 +7,7 @@
 //! `trouble` what goes wrong.
 
 mod init;
+mod repair;
 mod stacks;
 mod trouble;
 
