@@ -91,8 +91,10 @@ impl Batch {
         }
     }
 
-    /// A part of a range could not be read: its room is zeroed.
+    /// A part of a range could not be read: its room is zeroed. What was
+    /// said of it before is forgotten.
     pub fn set_fault(&mut self, part: ByteRange, fault: ReadFault) {
+        self.forget_faults(part);
         if let Some(room) = self.room_of(part) {
             room.fill(0);
         }
@@ -124,6 +126,15 @@ impl Batch {
         let Some(range) = ByteRange::new(piece.at, piece.what.length()) else {
             return;
         };
+        self.forget_faults(range);
+        self.fill(piece);
+    }
+
+    /// Nothing is known to be wrong in `range` any more.
+    fn forget_faults(&mut self, range: ByteRange) {
+        if self.faults_in(range).is_empty() {
+            return;
+        }
         let faults = std::mem::take(&mut self.faults);
         for (bad, fault) in faults {
             let before = (bad.start(), bad.end().min(range.start()));
@@ -136,7 +147,6 @@ impl Batch {
                 }
             }
         }
-        self.fill(piece);
     }
 
     /// Takes over a piece of one of the ranges.
@@ -284,6 +294,23 @@ mod tests {
                 (9216, 512, false),
                 (9728, 2048, true),
                 (11776, 512, false),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_lost_twice_counts_once() {
+        let mut batch = Batch::default();
+        batch.prepare(&[range(0, 4096)]);
+        batch.set_fault(range(512, 1024), ReadFault::Medium);
+        batch.set_fault(range(512, 1024), ReadFault::Medium);
+        batch.set_fault(range(1024, 1024), ReadFault::KnownBad);
+        let filled = batch.filled().next().unwrap();
+        assert_eq!(
+            filled.faults,
+            [
+                (range(512, 512), ReadFault::Medium),
+                (range(1024, 1024), ReadFault::KnownBad),
             ]
         );
     }
