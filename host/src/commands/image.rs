@@ -14,9 +14,12 @@ use crate::ext::{JournalMode, Scope, Selection, Walk, WalkOptions, Walker};
 use crate::image::format::Format;
 use crate::image::raw::RawSink;
 use crate::image::{ImageSink, WriteOrder};
+use crate::local::OutputOptions;
+use crate::local::output::refuse_bad_target;
 use crate::mapfile::Mapfile;
 use crate::observer::{Event, Observer};
 use crate::range_set::RangeSet;
+use crate::remote::target::Target;
 use crate::rescue::Rescue;
 use crate::source::{BlockSource, SourceFacts};
 use crate::spool::{Identity, InPlace, Resumed, SharedStore, Spool};
@@ -36,6 +39,7 @@ pub fn image(
     stop: &Stop,
 ) -> Result<Report> {
     let format = request.output.format(request.format)?;
+    refuse_early(request, reach)?;
     let origin = Origin::new(
         reach,
         &request.device,
@@ -67,6 +71,22 @@ pub fn image(
     }?;
     opened.done();
     Ok(report)
+}
+
+/// An output that is there already is said before a line is opened, which
+/// may take long. Here nothing takes long, and a better reason may be found.
+fn refuse_early(request: &ImageRequest, reach: &Reach) -> Result<()> {
+    match &request.output {
+        Output::File(path)
+            if reach.target != Target::Local && !request.dry_run =>
+        {
+            let overwrite = request.overwrite;
+            let options =
+                OutputOptions { overwrite, sync: false, sources: &[] };
+            refuse_bad_target(path, options)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a run that goes on from an unfinished one must have asked for as
