@@ -36,11 +36,6 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let mut words = arguments.iter().copied();
     match words.next() {
         Some("local") => {}
-        // What `measure::touch_memory` starts.
-        Some("touch") => {
-            measure::touch();
-            return Ok(());
-        }
         _ => bail!("{USAGE}"),
     }
     while let Some(word) = words.next() {

@@ -10,7 +10,6 @@ use e2wire_tests::{binaries, oracle, tools};
 use super::Options;
 use super::measure::{
     Cost, command, drop_caches, median, run as measure, system_calls,
-    touch_memory,
 };
 use super::samples::directory;
 
@@ -190,7 +189,6 @@ impl Bench<'_> {
                 if job.cold {
                     drop_caches()?;
                 }
-                touch_memory()?;
                 *cost = measure(make(image, &out), None)
                     .with_context(|| format!("{name}: {}", job.what))?;
             }

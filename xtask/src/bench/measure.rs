@@ -97,28 +97,6 @@ pub(crate) fn drop_caches() -> Result<()> {
         .context("cannot drop the caches")
 }
 
-/// What is touched before each run: more than any output is long.
-const TOUCHED_BYTES: usize = 3 << 30;
-
-/// Touches as much memory as a run may fill with its output. A virtual machine
-/// gives free pages back to its host and pays for each when it is next used,
-/// several times the cost of writing to it: whichever side came later on
-/// would pay for both.
-pub(crate) fn touch_memory() -> Result<()> {
-    let status = Command::new(std::env::current_exe()?)
-        .args(["bench", "touch"])
-        .status()?;
-    ensure!(status.success(), "cannot touch {TOUCHED_BYTES} bytes of memory");
-    Ok(())
-}
-
-/// The other side of [`touch_memory`]: in a process of its own, which gives
-/// the pages back to this kernel at once.
-pub(crate) fn touch() {
-    let pages = vec![1_u8; TOUCHED_BYTES];
-    std::hint::black_box(&pages);
-}
-
 /// The middle one, and the smallest and largest.
 pub(crate) fn median(values: &[f64]) -> (f64, f64, f64) {
     let mut sorted = values.to_vec();
