@@ -16,6 +16,7 @@ use std::thread;
 use crate::batch::{Batch, Filled};
 use crate::digest::{RANGE_BYTES_MAX, RangeRecord};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ext::{Checks, Findings};
 use crate::source::{BlockSource, ReadFault};
 use crate::stop::Stop;
 use crate::units::{BlockCount, BlockNumber, BlockRun, BlockSize, ByteRange};
@@ -40,6 +41,8 @@ pub struct Sweep<'a> {
     /// Cut what was read into stretches of blocks of this size and digest
     /// them; ranges must be whole blocks then.
     pub blocks: Option<BlockSize>,
+    /// What blocks have to be that were read whole; takes a block size.
+    pub checks: Option<&'a Checks>,
 }
 
 /// What was read of one range, or of a part of it that does not cross a
@@ -77,7 +80,7 @@ pub enum Stored {
 
 impl Sweep<'_> {
     /// Reads `ranges` (sorted, disjoint) and hands them to `each` in their
-    /// order.
+    /// order. The answer is what the checks found, in this order.
     ///
     /// # Errors
     ///
@@ -87,18 +90,20 @@ impl Sweep<'_> {
         &self,
         ranges: &[ByteRange],
         each: &mut dyn FnMut(Part<'_>) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Findings> {
         let shards = Shards::new(ranges);
         // The calling thread is one of them: it has the writing to do.
         let threads = self.source.readers().min(shards.len());
         if threads <= 1 {
+            let mut findings = Findings::default();
             let mut load = Load::default();
             for index in 0..shards.len() {
                 self.stop.check()?;
                 load.fill(self, shards.get(index))?;
                 load.deliver(each)?;
+                findings.join(std::mem::take(&mut load.findings));
             }
-            return Ok(());
+            return Ok(findings);
         }
         self.run_threads(&shards, threads.saturating_sub(1), each)
     }
@@ -108,7 +113,7 @@ impl Sweep<'_> {
         shards: &Shards,
         workers: usize,
         each: &mut dyn FnMut(Part<'_>) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Findings> {
         let rounds = workers * BATCHES_PER_WORKER;
         let (give_back, empty) = mpsc::sync_channel(rounds);
         for _ in 0..rounds {
@@ -144,10 +149,11 @@ impl Sweep<'_> {
         arrived: &Receiver<(usize, Result<Load>)>,
         give_back: &SyncSender<Load>,
         each: &mut dyn FnMut(Part<'_>) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Findings> {
+        let mut findings = Findings::default();
         let mut early = BTreeMap::new();
         for turn in 0..count {
-            let load = loop {
+            let mut load = loop {
                 self.stop.check()?;
                 if let Some(load) = early.remove(&turn) {
                     break load;
@@ -163,9 +169,10 @@ impl Sweep<'_> {
                 };
             };
             load.deliver(each)?;
+            findings.join(std::mem::take(&mut load.findings));
             let _ = give_back.send(load);
         }
-        Ok(())
+        Ok(findings)
     }
 }
 
@@ -207,6 +214,8 @@ struct Load {
     stretches: Vec<Stretch>,
     /// How many stretches each range has.
     counts: Vec<usize>,
+    /// What is wrong with blocks that were checked.
+    findings: Findings,
 }
 
 impl Load {
@@ -219,6 +228,18 @@ impl Load {
                 let before = self.stretches.len();
                 stretch(&filled, size, &mut self.stretches);
                 self.counts.push(self.stretches.len() - before);
+                if let Some(checks) = sweep.checks {
+                    let made = self.stretches.iter().skip(before);
+                    for stretch in made {
+                        check(
+                            &filled,
+                            size,
+                            stretch,
+                            checks,
+                            &mut self.findings,
+                        );
+                    }
+                }
             }
         }
         Ok(())
@@ -267,6 +288,38 @@ fn stretch(filled: &Filled<'_>, size: BlockSize, into: &mut Vec<Stretch>) {
             into.push(Stretch { run, bytes, what });
         }
         at = end;
+    }
+}
+
+/// Checks the blocks of a stretch that were read whole.
+fn check(
+    filled: &Filled<'_>,
+    size: BlockSize,
+    stretch: &Stretch,
+    checks: &Checks,
+    findings: &mut Findings,
+) {
+    if matches!(stretch.what, Stored::Hole(_)) {
+        return;
+    }
+    let bytes = &filled.bytes[stretch.bytes.clone()];
+    if filled.faults.is_empty() {
+        checks.inspect(stretch.run, bytes, findings);
+        return;
+    }
+    let blocks = stretch.run.first().0..stretch.run.end().0;
+    for (block, bytes) in blocks.zip(bytes.chunks(size.bytes())) {
+        let run = BlockRun::new(BlockNumber(block), BlockCount(1));
+        let Some((run, place)) = run.zip(run.and_then(|r| r.bytes(size)))
+        else {
+            continue;
+        };
+        let is_whole = filled.faults.iter().all(|(bad, _)| {
+            bad.end() <= place.start() || place.end() <= bad.start()
+        });
+        if is_whole {
+            checks.inspect(run, bytes, findings);
+        }
     }
 }
 
@@ -429,7 +482,8 @@ mod tests {
     fn parts_come_in_order_whatever_the_threads_do() {
         let source = Striped::new();
         let stop = Stop::new();
-        let sweep = Sweep { source: &source, stop: &stop, blocks: None };
+        let sweep =
+            Sweep { source: &source, stop: &stop, blocks: None, checks: None };
         let mut seen = Vec::new();
         sweep
             .run(&ranges(), &mut |part| {
@@ -445,7 +499,8 @@ mod tests {
         let source = Striped::new();
         let stop = Stop::new();
         let size = BlockSize::from_bytes(1024);
-        let sweep = Sweep { source: &source, stop: &stop, blocks: size };
+        let sweep =
+            Sweep { source: &source, stop: &stop, blocks: size, checks: None };
         let mut lost = 0;
         let mut good = 0;
         sweep
@@ -479,7 +534,8 @@ mod tests {
     fn an_error_of_the_taker_ends_the_sweep() {
         let source = Striped::new();
         let stop = Stop::new();
-        let sweep = Sweep { source: &source, stop: &stop, blocks: None };
+        let sweep =
+            Sweep { source: &source, stop: &stop, blocks: None, checks: None };
         let mut left = 300;
         let error = sweep
             .run(&ranges(), &mut |_| {

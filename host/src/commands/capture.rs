@@ -7,7 +7,7 @@ use crate::block_set::BlockSet;
 use crate::commands::holes::LostBlocks;
 use crate::digest::{Collector, Digest, RangeRecord, ranges};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::{BlockKind, Level, Step, Walk, Walker};
+use crate::ext::{BlockKind, Checks, Findings, Level, Step, Walk, Walker};
 use crate::image::{ImagePlan, ImageSink, WriteOrder};
 use crate::observer::{Event, Observer, Phase};
 use crate::source::{BlockSource, Priority, ReadFault};
@@ -25,6 +25,13 @@ const SECTORS_MAX: usize = 10_000;
 const SUPERBLOCK_AT: ByteOffset = ByteOffset(1024);
 const SUPERBLOCK_BYTES: usize = 1024;
 
+/// How a sweep takes what it reads: as blocks of a size, perhaps checked.
+#[derive(Clone, Copy)]
+struct Layout<'a> {
+    size: BlockSize,
+    checks: Option<&'a Checks>,
+}
+
 /// A source being captured.
 pub struct Capture<'a> {
     source: &'a dyn BlockSource,
@@ -36,8 +43,11 @@ pub struct Capture<'a> {
     stored: BlockSet,
     /// The image holds the superblock itself, and not the rest of its block.
     bare_superblock: bool,
-    /// Also reads what only its checksum makes worth reading.
-    checks: bool,
+    /// What blocks of a walk without a sink have to be, level by level: the
+    /// copy checks them as they pass.
+    checks: Vec<Checks>,
+    /// What the checks of this run found.
+    findings: Findings,
     done: ByteCount,
 }
 
@@ -105,17 +115,10 @@ impl<'a> Capture<'a> {
             losses: Losses::default(),
             stored: BlockSet::new(),
             bare_superblock: false,
-            checks: false,
+            checks: Vec::new(),
+            findings: Findings::default(),
             done: ByteCount(0),
         }
-    }
-
-    /// Checks all checksums, also when the walk feeds no sink and would not
-    /// read these blocks.
-    #[must_use]
-    pub const fn checking(mut self) -> Self {
-        self.checks = true;
-        self
     }
 
     /// Walks the source to the end. Selected blocks go to `sink` as they are
@@ -145,7 +148,7 @@ impl<'a> Capture<'a> {
                         }
                         _ => None,
                     };
-                    self.read_level(&level, &mut walker, feed)?;
+                    self.read_level(level, &mut walker, feed)?;
                 }
                 Step::Restart => {
                     begun = false;
@@ -154,7 +157,8 @@ impl<'a> Capture<'a> {
                 Step::Done => break,
             }
         }
-        let walk = walker.finish()?;
+        let mut walk = walker.finish()?;
+        walk.add_findings(std::mem::take(&mut self.findings));
         if let Some(sink) = sink {
             self.leave_out(&walk, sink)?;
         }
@@ -194,17 +198,19 @@ impl<'a> Capture<'a> {
         sink.hole(run)
     }
 
-    /// Copies everything that `walk` selected to `sink`, ascending.
+    /// Copies everything that `walk` selected to `sink`, ascending, and adds
+    /// what the checks of its blocks found.
     ///
     /// # Errors
     ///
     /// When the source or the sink fails.
     pub fn copy(
         &mut self,
-        walk: &Walk,
+        walk: &mut Walk,
         sink: &mut dyn ImageSink,
     ) -> Result<()> {
         self.observer.event(&Event::Phase(Phase::Copy));
+        let checks = Checks::join(std::mem::take(&mut self.checks));
         let whole = sink.order() == WriteOrder::Ascending;
         let plan =
             ImagePlan { geometry: &walk.geometry, walk: whole.then_some(walk) };
@@ -213,7 +219,8 @@ impl<'a> Capture<'a> {
         self.start_over();
         for pass in sink.passes(walk) {
             let wanted = byte_ranges(pass.runs(), size);
-            self.sweep(&wanted, Some(size), &mut |capture, part| {
+            let layout = Layout { size, checks: Some(&checks) };
+            self.sweep(&wanted, Some(layout), &mut |capture, part| {
                 capture.store(&part, size, sink)
             })?;
         }
@@ -226,6 +233,7 @@ impl<'a> Capture<'a> {
         }
         self.bare_superblock = rest.contains(size.block_of(SUPERBLOCK_AT));
         self.stored.union_with(&rest);
+        walk.add_findings(std::mem::take(&mut self.findings));
         Ok(())
     }
 
@@ -234,6 +242,8 @@ impl<'a> Capture<'a> {
         self.losses = Losses::default();
         self.stored = BlockSet::new();
         self.bare_superblock = false;
+        self.checks.clear();
+        self.findings = Findings::default();
         self.done = ByteCount(0);
     }
 
@@ -250,7 +260,8 @@ impl<'a> Capture<'a> {
         let again = byte_ranges(known.missing.iter().copied(), size);
         let losses = std::mem::take(&mut self.losses);
         let mut computed = Vec::new();
-        self.sweep(&again, Some(size), &mut |capture, part| {
+        let layout = Some(Layout { size, checks: None });
+        self.sweep(&again, layout, &mut |capture, part| {
             computed.extend(capture.records_of(&part, size));
             Ok(())
         })?;
@@ -294,7 +305,8 @@ impl<'a> Capture<'a> {
         let mut changed = Vec::new();
         let wanted = byte_ranges(ranges(&telling, size), size);
         self.source.recheck(&wanted)?;
-        self.sweep(&wanted, Some(size), &mut |capture, part| {
+        let layout = Some(Layout { size, checks: None });
+        self.sweep(&wanted, layout, &mut |capture, part| {
             for now in capture.records_of(&part, size) {
                 changed.extend(differing(&now, records));
             }
@@ -328,24 +340,21 @@ impl<'a> Capture<'a> {
 
     fn read_level<'s>(
         &mut self,
-        level: &Level,
+        level: Level,
         walker: &mut Walker,
         mut feed: Option<(&mut (dyn ImageSink + 's), BlockSize)>,
     ) -> Result<()> {
         let Some((sink, size)) = &mut feed else {
             self.source.expect(&level.payload, Priority::Payload);
-            let wanted = if self.checks {
-                merge(&level.ranges, &level.checked)
-            } else {
-                level.ranges.clone()
-            };
-            return self.sweep(&wanted, None, &mut |_, part| {
+            self.checks.push(level.checks);
+            return self.sweep(&level.ranges, None, &mut |_, part| {
                 supply(walker, &part);
                 Ok(())
             });
         };
         let all = merge(&level.ranges, &level.payload);
-        self.sweep(&all, Some(*size), &mut |capture, part| {
+        let layout = Layout { size: *size, checks: Some(&level.checks) };
+        self.sweep(&all, Some(layout), &mut |capture, part| {
             supply(walker, &part);
             capture.store(&part, *size, *sink)
         })
@@ -354,20 +363,27 @@ impl<'a> Capture<'a> {
     fn sweep(
         &mut self,
         wanted: &[ByteRange],
-        blocks: Option<BlockSize>,
+        layout: Option<Layout<'_>>,
         each: &mut dyn FnMut(&mut Self, Part<'_>) -> Result<()>,
     ) -> Result<()> {
         let bytes: u64 = wanted.iter().map(|range| range.length().0).sum();
         let total = ByteCount(self.done.0.saturating_add(bytes));
         self.source.expect(wanted, Priority::Structure);
-        let sweep = Sweep { source: self.source, stop: self.stop, blocks };
-        sweep.run(wanted, &mut |part| {
+        let sweep = Sweep {
+            source: self.source,
+            stop: self.stop,
+            blocks: layout.map(|layout| layout.size),
+            checks: layout.and_then(|layout| layout.checks),
+        };
+        let findings = sweep.run(wanted, &mut |part| {
             let length = part.filled.range.length();
             each(self, part)?;
             self.done.0 = self.done.0.saturating_add(length.0);
             self.observer.event(&Event::Progress { done: self.done, total });
             Ok(())
-        })
+        })?;
+        self.findings.join(findings);
+        Ok(())
     }
 
     fn store(

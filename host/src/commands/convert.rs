@@ -32,7 +32,7 @@ pub fn convert(
     let source = input.source();
     let mut capture = Capture::new(source, observer, stop);
     let walk = capture.walk(walker(format, source.facts()), None)?;
-    let walk = hold(walk, format, &input)?;
+    let mut walk = hold(walk, format, &input)?;
     let destination = Destination {
         output: &request.output,
         format,
@@ -47,7 +47,7 @@ pub fn convert(
     };
     let (walk, captured) =
         destination.write(observer, &Map::new(), |sink| {
-            capture.copy(&walk, sink)?;
+            capture.copy(&mut walk, sink)?;
             sink.finish()?;
             let captured = capture.finish(&walk)?;
             Ok((walk, captured))

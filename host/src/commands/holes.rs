@@ -277,7 +277,7 @@ fn names(
     let Some(blocks) = walk.kind(BlockKind::Directory) else {
         return Ok(names);
     };
-    let sweep = Sweep { source, stop, blocks: None };
+    let sweep = Sweep { source, stop, blocks: None, checks: None };
     sweep.run(&byte_ranges(blocks.runs(), size), &mut |part| {
         let mut block = size.block_of(part.filled.range.start());
         for bytes in part.filled.bytes.chunks(size.bytes()) {

@@ -228,14 +228,13 @@ impl Job<'_> {
         source: &dyn BlockSource,
         sink: &mut dyn ImageSink,
     ) -> Result<(Walk, Captured)> {
-        let mut capture =
-            Capture::new(source, self.observer, self.stop).checking();
+        let mut capture = Capture::new(source, self.observer, self.stop);
         let walker = self.walker(source.facts());
         let walk = match sink.order() {
             WriteOrder::Any => capture.walk(walker, Some(sink))?,
             WriteOrder::Ascending => {
-                let walk = capture.walk(walker, None)?;
-                capture.copy(&walk, sink)?;
+                let mut walk = capture.walk(walker, None)?;
+                capture.copy(&mut walk, sink)?;
                 walk
             }
         };

@@ -235,13 +235,15 @@ impl Job<'_> {
     ) -> Result<()> {
         let total = ByteCount(wanted.iter().map(|r| r.length().0).sum());
         let mut done = ByteCount(0);
-        let sweep = Sweep { source, stop: self.stop, blocks: Some(size) };
+        let sweep =
+            Sweep { source, stop: self.stop, blocks: Some(size), checks: None };
         sweep.run(wanted, &mut |part| {
             done.0 = done.0.saturating_add(part.filled.range.length().0);
             each(part)?;
             self.observer.event(&Event::Progress { done, total });
             Ok(())
-        })
+        })?;
+        Ok(())
     }
 }
 

@@ -2,17 +2,18 @@
 //! bitmaps, directories, attributes, the orphan file, the journal's
 //! superblock and the multiple-mount block.
 //!
-//! They are looked at when they are supplied, and never waited for: what is
-//! wrong with them changes nothing about what is selected. Where blocks have
-//! checksums nothing but these is looked at.
+//! What is wrong with them changes nothing about what is selected: the walk
+//! never waits for them, and whoever reads them inspects them on the way.
+//! Where blocks have checksums nothing but these is looked at.
+
+use std::sync::Arc;
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32};
 
-use super::assemble::BlockBytes;
 use super::checksums::{crc32c, crc32c_parts};
 use super::directory::{self, Entries};
-use super::finding::{Effect, Fault};
+use super::finding::{Effect, Fault, Findings};
 use super::journal::JournalSuperblock;
 use super::scan::{Place, Scan};
 use super::superblock::Superblock;
@@ -225,11 +226,16 @@ fn orphan_block(
     right(!superblock.has_metadata_csum() || stored == Some(is))
 }
 
-/// The checks of one level.
-#[derive(Debug, Default)]
-pub(super) struct Checks {
-    /// What the blocks that were marked last have to be.
+/// What the checkable blocks of a level have to be.
+///
+/// It knows all it needs and changes nothing: any thread may inspect blocks
+/// with it while the walk goes on.
+#[derive(Clone, Debug, Default)]
+pub struct Checks {
+    /// First block, count, and what they have to be; sorted once the level
+    /// is made.
     list: Vec<(u64, u64, Check)>,
+    superblock: Option<Arc<Superblock>>,
 }
 
 impl Checks {
@@ -246,45 +252,77 @@ impl Checks {
         self.list.push((first, count, check));
     }
 
-    /// The blocks to look at, and what for.
-    pub(super) fn take(&mut self) -> Self {
-        let mut list = std::mem::take(&mut self.list);
-        list.sort_unstable_by_key(|(first, ..)| *first);
+    /// Of what was added since the last call, what is among `payload`.
+    pub(super) fn take(
+        &mut self,
+        superblock: &Superblock,
+        payload: &BlockSet,
+    ) -> Self {
+        let mut added = std::mem::take(&mut self.list);
+        added.sort_unstable_by_key(|(first, ..)| *first);
         // A damaged block may be claimed again and again: once is enough.
-        list.dedup_by_key(|(first, ..)| *first);
-        Self { list }
+        added.dedup_by_key(|(first, ..)| *first);
+        let mut list = Vec::with_capacity(added.len());
+        for (first, count, check) in added {
+            let run = BlockRun::new(BlockNumber(first), BlockCount(count));
+            match run {
+                Some(run) if payload.contains_run(run) => {
+                    list.push((first, count, check));
+                }
+                Some(run) => list.extend(
+                    payload
+                        .runs_in(run)
+                        .map(|part| (part.first().0, part.count().0, check)),
+                ),
+                None => {}
+            }
+        }
+        list.sort_unstable_by_key(|(first, ..)| *first);
+        let superblock =
+            (!list.is_empty()).then(|| Arc::new(superblock.clone()));
+        Self { list, superblock }
     }
 
-    pub(super) fn blocks(&self) -> BlockSet {
-        self.list
-            .iter()
-            .filter_map(|(first, count, _)| {
-                BlockRun::new(BlockNumber(*first), BlockCount(*count))
-            })
-            .collect()
+    /// Those of several levels of one walk as one.
+    #[must_use]
+    pub fn join(levels: Vec<Self>) -> Self {
+        let mut all = Self::default();
+        for mut level in levels {
+            all.list.append(&mut level.list);
+            all.superblock = all.superblock.or(level.superblock);
+        }
+        all.list.sort_by_key(|(first, ..)| *first);
+        all
     }
 
-    /// Looks at a block.
-    pub(super) fn look(
+    /// Looks at the blocks of `run`, whose `bytes` were all read; what is
+    /// none of this level's is passed over.
+    pub fn inspect(
         &self,
-        scan: &mut Scan,
-        block: BlockNumber,
-        bytes: BlockBytes<'_>,
+        run: BlockRun,
+        bytes: &[u8],
+        findings: &mut Findings,
     ) {
-        let behind = self.list.partition_point(|(first, ..)| *first <= block.0);
-        let Some((first, count, check)) =
-            behind.checked_sub(1).and_then(|index| self.list.get(index))
-        else {
-            return;
-        };
-        // Where runs overlap, the last one that begins before the block
-        // decides; what is unreadable is told elsewhere.
-        if block.0.saturating_sub(*first) >= *count || !bytes.is_whole() {
-            return;
+        let Some(superblock) = &self.superblock else { return };
+        let size = superblock.geometry.block_size.bytes();
+        for (block, bytes) in
+            (run.first().0..run.end().0).zip(bytes.chunks_exact(size))
+        {
+            let Some(check) = self.of(block) else { continue };
+            let number = BlockNumber(block);
+            if let Err(fault) = check.fault(superblock, number, bytes) {
+                let place = check.place().at(block);
+                findings.add(place.finding(fault, Effect::None));
+            }
         }
-        if let Err(fault) = check.fault(&scan.superblock, block, bytes.bytes) {
-            scan.find(check.place().at(block.0), fault, Effect::None);
-        }
+    }
+
+    /// What `block` has to be. Where runs overlap, the last one that begins
+    /// before it decides.
+    fn of(&self, block: u64) -> Option<Check> {
+        let behind = self.list.partition_point(|(first, ..)| *first <= block);
+        let (first, count, check) = self.list.get(behind.checked_sub(1)?)?;
+        (block.saturating_sub(*first) < *count).then_some(*check)
     }
 }
 

@@ -134,17 +134,27 @@ impl fmt::Display for Effect {
 
 /// Collects findings: the first ones whole, all of them counted.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub(super) list: Vec<Finding>,
-    pub(super) total: u64,
+pub struct Findings {
+    /// The first of them (at most [`FINDINGS_MAX`]).
+    pub list: Vec<Finding>,
+    /// How many there were in all.
+    pub total: u64,
 }
 
 impl Findings {
     /// Adds one.
-    pub(super) fn add(&mut self, finding: Finding) {
+    pub fn add(&mut self, finding: Finding) {
         self.total = self.total.saturating_add(1);
         if self.list.len() < FINDINGS_MAX {
             self.list.push(finding);
         }
+    }
+
+    /// Adds those of `other` behind these.
+    pub fn join(&mut self, mut other: Self) {
+        self.total = self.total.saturating_add(other.total);
+        let room = FINDINGS_MAX.saturating_sub(self.list.len());
+        other.list.truncate(room);
+        self.list.append(&mut other.list);
     }
 }

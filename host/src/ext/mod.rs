@@ -35,7 +35,8 @@ pub mod walk;
 mod walker;
 pub mod xattr;
 
-pub use finding::Finding;
+pub use checks::Checks;
+pub use finding::{Finding, Findings};
 pub use kind::BlockKind;
 pub use walk::{
     Geometry, Group, JournalMode, Level, Scope, Selection, Step, Traced, Walk,

@@ -74,6 +74,21 @@ impl Place {
         self.block = Some(block);
         self
     }
+
+    /// What is wrong there.
+    pub(super) const fn finding(self, fault: Fault, effect: Effect) -> Finding {
+        Finding {
+            structure: self.structure,
+            group: self.group,
+            inode: self.inode,
+            block: match self.block {
+                Some(block) => Some(BlockNumber(block)),
+                None => None,
+            },
+            fault,
+            effect,
+        }
+    }
 }
 
 impl Scan {
@@ -106,14 +121,7 @@ impl Scan {
     }
 
     pub(super) fn find(&mut self, place: Place, fault: Fault, effect: Effect) {
-        self.findings.add(Finding {
-            structure: place.structure,
-            group: place.group,
-            inode: place.inode,
-            block: place.block.map(BlockNumber),
-            fault,
-            effect,
-        });
+        self.findings.add(place.finding(fault, effect));
     }
 
     /// Looks at inode `number`; `bytes` is all of it.

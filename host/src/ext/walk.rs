@@ -5,7 +5,7 @@ use zerocopy::FromBytes;
 use crate::block_set::BlockSet;
 use crate::ext::claims::Claim;
 use crate::ext::superblock::{RawSuperblock, compat, uuid_text};
-use crate::ext::{BlockKind, Finding};
+use crate::ext::{BlockKind, Checks, Finding, Findings};
 use crate::source::{SourceFacts, SourceKind};
 use crate::units::{BlockCount, BlockNumber, BlockSize, ByteCount, ByteRange};
 
@@ -139,8 +139,8 @@ pub struct Level {
     /// blocks (journal, symbolic links, data): likewise sorted. It need not
     /// be supplied.
     pub payload: Vec<ByteRange>,
-    /// What of `payload` has checksums: supplied, it is checked.
-    pub checked: Vec<ByteRange>,
+    /// What blocks of `payload` have to be, for whoever reads them.
+    pub checks: Checks,
     /// `ranges` are only looked at, they do not belong to the image, or were
     /// in a level before.
     pub probe: bool,
@@ -236,6 +236,19 @@ pub struct Walk {
 pub const FINDINGS_MAX: usize = 10_000;
 
 impl Walk {
+    /// Adds what was found wrong with blocks after the walk had selected
+    /// them, in the order of the blocks whatever order they were read in.
+    pub fn add_findings(&mut self, mut findings: Findings) {
+        findings.list.sort_by_key(|finding| finding.block);
+        let mut all = Findings {
+            list: std::mem::take(&mut self.findings),
+            total: self.findings_total,
+        };
+        all.join(findings);
+        self.findings = all.list;
+        self.findings_total = all.total;
+    }
+
     /// The UUID of the device that the journal lies on, when it is not this
     /// one.
     #[must_use]

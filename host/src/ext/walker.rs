@@ -35,9 +35,6 @@ const RESTARTS_MAX: u32 = 3;
 pub struct Walker {
     options: WalkOptions,
     assembler: Assembler,
-    /// Takes the blocks that are checked if they come.
-    checked: Assembler,
-    checks: Checks,
     phase: Phase,
     /// The second half of the current level.
     second: Option<Level>,
@@ -91,8 +88,6 @@ impl Walker {
         Self {
             options,
             assembler: Assembler::new(PROBE_SIZE),
-            checked: Assembler::new(PROBE_SIZE),
-            checks: Checks::default(),
             phase: Phase::Start,
             second: None,
             scan: None,
@@ -148,12 +143,6 @@ impl Walker {
         self.assembler.supply(piece, |block, bytes| {
             look(phase, scan, descriptors, block, bytes);
         });
-        let checks = &self.checks;
-        if let Some(scan) = scan {
-            self.checked.supply(piece, |block, bytes| {
-                checks.look(scan, block, bytes);
-            });
-        }
     }
 
     /// What the walk has found.
@@ -304,7 +293,6 @@ impl Walker {
     ) -> Result<(Phase, BlockSet)> {
         let geometry = &superblock.geometry;
         self.assembler = Assembler::new(geometry.block_size);
-        self.checked = Assembler::new(geometry.block_size);
         let table_bytes = usize_from(geometry.descriptor_blocks)
             .checked_mul(geometry.block_size.bytes())
             .ok_or_else(|| {
@@ -332,19 +320,15 @@ impl Walker {
         };
         let size = scan.superblock.geometry.block_size;
         scan.find_repeats();
-        self.checks = scan.checks.take();
-        let mut checked = self.checks.blocks();
         let delivery = scan.marks.deliver(wanted);
-        checked.intersect_with(&delivery.payload);
-        self.checked.begin(&checked);
-        let checked = self.ranges(&checked, size);
+        let checks = scan.checks.take(&scan.superblock, &delivery.payload);
         let fresh = self.ranges(&delivery.fresh, size);
         let payload = self.ranges(&delivery.payload, size);
         let again = self.ranges(&delivery.again, size);
         let again = level(again, Vec::new(), true);
         match level(fresh, payload, false) {
             Some(first) => {
-                let first = Level { checked, ..first };
+                let first = Level { checks, ..first };
                 self.second = again;
                 Some(first)
             }
@@ -483,7 +467,12 @@ fn level(
     probe: bool,
 ) -> Option<Level> {
     let empty = ranges.is_empty() && payload.is_empty();
-    (!empty).then_some(Level { ranges, payload, checked: Vec::new(), probe })
+    (!empty).then_some(Level {
+        ranges,
+        payload,
+        checks: Checks::default(),
+        probe,
+    })
 }
 
 #[cfg(test)]

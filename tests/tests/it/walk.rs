@@ -4,9 +4,11 @@ use std::ops::ControlFlow;
 
 use e2wire::error::Result;
 use e2wire::ext::walk::{Scope, Selection, Step, Walk, WalkOptions};
-use e2wire::ext::{BlockKind, Walker};
+use e2wire::ext::{BlockKind, Findings, Walker};
 use e2wire::local::source::LocalSource;
 use e2wire::source::BlockSource;
+use e2wire::stop::Stop;
+use e2wire::transfer::Sweep;
 use e2wire::units::{BlockNumber, BlockRun, ByteOffset};
 use e2wire_tests::fixtures::{self, Fixture, in_parallel};
 use e2wire_tests::oracle;
@@ -16,18 +18,32 @@ fn walk(fixture: &Fixture, options: WalkOptions) -> Result<Walk> {
     let source = LocalSource::open(&fixture.path, offset)?;
     let device_length = Some(source.facts().length);
     let mut walker = Walker::new(WalkOptions { device_length, ..options });
+    let stop = Stop::new();
+    let mut findings = Findings::default();
     loop {
         match walker.next_step()? {
             Step::Read(level) => {
-                for ranges in [&level.ranges, &level.checked] {
-                    source.read(ranges, &mut |piece| {
-                        walker.supply(piece);
-                        ControlFlow::Continue(())
-                    })?;
+                source.read(&level.ranges, &mut |piece| {
+                    walker.supply(piece);
+                    ControlFlow::Continue(())
+                })?;
+                if let Some(geometry) = walker.geometry() {
+                    let sweep = Sweep {
+                        source: &source,
+                        stop: &stop,
+                        blocks: Some(geometry.block_size),
+                        checks: Some(&level.checks),
+                    };
+                    let found = sweep.run(&level.payload, &mut |_| Ok(()))?;
+                    findings.join(found);
                 }
             }
-            Step::Restart => {}
-            Step::Done => return walker.finish(),
+            Step::Restart => findings = Findings::default(),
+            Step::Done => {
+                let mut walk = walker.finish()?;
+                walk.add_findings(findings);
+                return Ok(walk);
+            }
         }
     }
 }
