@@ -21,7 +21,6 @@ use crate::remote::line::{Line, PortLine, Received, Waker};
 use crate::remote::moment::Moment;
 use crate::remote::port;
 use crate::remote::session::not_in_time;
-use crate::remote::target::Target;
 use crate::stop::Stop;
 use escape::{Escape, Wish};
 use kernel::KernelText;
@@ -79,13 +78,7 @@ pub fn console(
     desk: &mut dyn Desk,
     stop: &Stop,
 ) -> Result<Report> {
-    if reach.target == Target::Local {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            "a console is at the other end of a line",
-        )
-        .hint("name the line with --target, as serial:/dev/ttyUSB0"));
-    }
+    reach.require_line("a console is at the other end of a line")?;
     let line = PortLine::new(port::of(&reach.target)?);
     if request.kernel_log || !line.nature().console {
         return follow_kernel(request, reach, desk, stop);

@@ -7,7 +7,6 @@ use crate::commands::reach::{Reach, connect};
 use crate::commands::{Outcome, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::observer::Observer;
-use crate::remote::target::Target;
 use crate::stop::Stop;
 
 /// What becomes of the machine.
@@ -30,13 +29,9 @@ pub fn power(
     observer: &dyn Observer,
     stop: &Stop,
 ) -> Result<Report> {
-    if reach.target == Target::Local {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            "only a machine at the other end of a line is restarted",
-        )
-        .hint("name the line with --target, as serial:/dev/ttyUSB0"));
-    }
+    reach.require_line(
+        "only a machine at the other end of a line is restarted",
+    )?;
     let session = connect(reach, observer, stop)?;
     let mut session = session
         .lock()

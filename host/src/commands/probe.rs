@@ -40,13 +40,7 @@ pub fn probe(
     observer: &dyn Observer,
     stop: &Stop,
 ) -> Result<Report> {
-    if reach.target == Target::Local {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            "probe looks at the other end of a line",
-        )
-        .hint("name the line with --target, as serial:/dev/ttyUSB0"));
-    }
+    reach.require_line("probe looks at the other end of a line")?;
     let mut session = session(reach, stop)?;
     match session.connect() {
         Ok(agent) => {

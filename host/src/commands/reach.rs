@@ -35,6 +35,21 @@ pub struct Reach {
     pub patience: Patience,
 }
 
+impl Reach {
+    /// Refuses this machine, for what is done at the other end of a line.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Usage`], with `why`.
+    pub fn require_line(&self, why: &str) -> Result<()> {
+        if self.target != Target::Local {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Usage, why)
+            .hint("name the line with --target, as serial:/dev/ttyUSB0"))
+    }
+}
+
 /// Where what arrives from a remote device is kept.
 #[derive(Clone, Copy, Debug)]
 pub enum SpoolPlace<'a> {

@@ -19,6 +19,24 @@ pub struct Faults {
     pub stall: f64,
 }
 
+impl Faults {
+    /// Each of them not at all, now and then, or badly.
+    pub fn drawn(random: &mut Random) -> Self {
+        let mut rate = |worst: f64| match random.below(3) {
+            0 => 0.0,
+            1 => worst / 20.0,
+            _ => worst,
+        };
+        Self {
+            flip: rate(1e-4),
+            lose: rate(1e-4),
+            cut: rate(2e-5),
+            text: rate(5e-5),
+            stall: rate(1e-5),
+        }
+    }
+}
+
 /// What kernels say at such times.
 const TEXTS: [&[u8]; 4] = [
     b"[  812.104215] ata3: hard resetting link\r\n",

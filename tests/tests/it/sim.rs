@@ -230,20 +230,9 @@ fn told() -> bool {
 fn conditions(seed: u64) -> (Conditions, u32, &'static Case) {
     let mut random = Random::new(seed);
     let case = &cases()[random.below(cases().len() as u64) as usize];
-    let rate = |random: &mut Random, worst: f64| match random.below(3) {
-        0 => 0.0,
-        1 => worst / 20.0,
-        _ => worst,
-    };
     let baud = [0, 115_200, 921_600, 115_200][random.below(4) as usize];
     // TCP loses nothing; what it carries may still have passed a console.
-    let faults = Faults {
-        flip: rate(&mut random, 1e-4),
-        lose: rate(&mut random, 1e-4),
-        cut: rate(&mut random, 2e-5),
-        text: rate(&mut random, 5e-5),
-        stall: rate(&mut random, 1e-5),
-    };
+    let faults = Faults::drawn(&mut random);
     let conditions = Conditions {
         bytes: Arc::clone(&case.bytes),
         bad: Vec::new(),

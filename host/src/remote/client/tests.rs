@@ -159,6 +159,20 @@ impl Talk {
         self.client.handle_timeout(self.now);
     }
 
+    /// The agent is silent until that is noticed; then one of another boot
+    /// answers.
+    fn is_followed_by_another_boot(&mut self) {
+        let mut tries = 0;
+        while !matches!(self.client.poll_event(), Some(Event::Silent)) {
+            self.said();
+            self.wait();
+            tries += 1;
+            assert!(tries < 100, "it never notices");
+        }
+        self.boot = BootId([4; 8]);
+        self.greet();
+    }
+
     fn want(&mut self, start: u64, bytes: u64) {
         let range = ByteRange::new(ByteOffset(start), ByteCount(bytes));
         self.client.want(DISK, &[range.unwrap()], Priority::Payload);
@@ -293,15 +307,7 @@ fn silence_ends_in_a_hello_and_what_arrived_is_kept() {
     let before = talk.client.counters().payload_bytes;
     assert!(before > 0 && talk.client.poll_fetched().is_none());
     // The agent is gone; another one comes, on the same machine.
-    let mut tries = 0;
-    while !matches!(talk.client.poll_event(), Some(Event::Silent)) {
-        talk.said();
-        talk.wait();
-        tries += 1;
-        assert!(tries < 100, "it never notices");
-    }
-    talk.boot = BootId([4; 8]);
-    talk.greet();
+    talk.is_followed_by_another_boot();
     for _ in 0..40 {
         for (number, fetch) in talk.fetches() {
             assert!(fetch.grant.first() > 0, "what is here is here");
@@ -419,15 +425,7 @@ fn a_machine_is_restarted_once() {
     let said = talk.said();
     assert_eq!(said[0].0.body, power);
     // It went down before its answer was out.
-    let mut tries = 0;
-    while !matches!(talk.client.poll_event(), Some(Event::Silent)) {
-        talk.said();
-        talk.wait();
-        tries += 1;
-        assert!(tries < 100, "it never notices");
-    }
-    talk.boot = BootId([4; 8]);
-    talk.greet();
+    talk.is_followed_by_another_boot();
     // Whoever drives it knows that it is the same machine.
     talk.client.machine_has_restarted();
     assert!(talk.said().iter().all(|(request, _)| request.body != power));

@@ -161,19 +161,8 @@ fn a_cut_after_any_write_or_flush_leaves_nothing_lost() {
 
 fn conditions(seed: u64, old: &[u8]) -> Conditions {
     let mut random = Random::new(seed ^ 0x817e);
-    let rate = |random: &mut Random, worst: f64| match random.below(3) {
-        0 => 0.0,
-        1 => worst / 20.0,
-        _ => worst,
-    };
     let baud = [0, 115_200, 921_600, 115_200][random.below(4) as usize];
-    let faults = Faults {
-        flip: rate(&mut random, 1e-4),
-        lose: rate(&mut random, 1e-4),
-        cut: rate(&mut random, 2e-5),
-        text: rate(&mut random, 5e-5),
-        stall: rate(&mut random, 1e-5),
-    };
+    let faults = Faults::drawn(&mut random);
     Conditions {
         disk_slow: [1000, 50_000, 900_000][random.below(3) as usize],
         latency: [50, 5000, 40_000][random.below(3) as usize],
