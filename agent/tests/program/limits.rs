@@ -8,7 +8,7 @@ use e2wire_protocol::frame::{self, Kind};
 use e2wire_protocol::limits::LINE_BYTES_MAX;
 use e2wire_protocol::message::{ListDevices, RequestBody};
 
-use crate::programs::{Agent, BUILDS, Disk};
+use crate::programs::{Agent, BUILDS, Build, Disk};
 
 /// All memory that an agent may ever use.
 const MEMORY_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -50,6 +50,40 @@ fn reading_everything_at_every_level_stays_within_the_memory() {
         let used = agent.high_water_bytes();
         println!("{build:?}: {used} bytes");
         assert!(used <= MEMORY_BYTES_MAX, "{build:?}: {used} bytes");
+    }
+}
+
+/// Bytes at the lower end of the main stack, next to its guard page, that
+/// must never have been touched; of a thread's, whose stack is small and
+/// whose calls are few, a page.
+const MAIN_MARGIN_BYTES: u64 = 48 * 1024;
+const THREAD_MARGIN_BYTES: u64 = 4096;
+
+/// Of everything that the agent does here no stack comes near its end. What
+/// overflows dies at the guard page, and only where the deepest calls are
+/// made: on a machine with real disks.
+#[test]
+fn stacks_have_room_left() {
+    let build = Build::Freestanding;
+    let disk = Disk::new(4 << 20);
+    let (offered, mut client) =
+        Agent::over_pipes(build, &["--rw", "--device", disk.path()]);
+    client.hello();
+    let device = client.devices()[0].id;
+    for codec in [Codec::Stored, Codec::Zstd(1), Codec::Zstd(9)] {
+        client.fetch(device, 0, 512, codec);
+    }
+    // Whatever block devices this machine has, looked into one by one.
+    let (found, mut client) = Agent::over_pipes(build, &[]);
+    client.hello();
+    client.devices();
+    for agent in [&offered, &found] {
+        let (main, threads) = agent.unused_stack_bytes();
+        println!("unused: {main} bytes of the main stack, {threads:?}");
+        assert!(main >= MAIN_MARGIN_BYTES, "{main} bytes are left");
+        assert!(main < 256 * 1024, "nothing ever ran on it");
+        let least = threads.iter().min().unwrap();
+        assert!(*least >= THREAD_MARGIN_BYTES, "{threads:?}");
     }
 }
 

@@ -1,10 +1,13 @@
 //! The two builds of the agent, and running them.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use object::{Object as _, ObjectSymbol as _};
 
 use crate::client::Client;
 
@@ -48,6 +51,19 @@ pub(crate) fn freestanding() -> &'static Freestanding {
             build_id: field("build id "),
         }
     })
+}
+
+impl Freestanding {
+    /// Where the static of this mangled name lies, and its size.
+    fn symbol(&self, name: &str) -> (u64, u64) {
+        let elf = std::fs::read(self.path.with_extension("")).unwrap();
+        let elf = object::File::parse(elf.as_slice()).unwrap();
+        let symbol = elf
+            .symbols()
+            .find(|symbol| symbol.name().is_ok_and(|n| n.contains(name)))
+            .unwrap_or_else(|| panic!("the agent has no {name}"));
+        (symbol.address(), symbol.size())
+    }
 }
 
 impl Build {
@@ -106,6 +122,34 @@ impl Agent {
         let line = status.lines().find(|line| line.starts_with("VmHWM:"));
         let kib = line.unwrap().split_whitespace().nth(1).unwrap();
         kib.parse::<u64>().unwrap() * 1024
+    }
+
+    /// How many bytes at the lower end of its main stack and of each stack
+    /// of a thread were never touched. Of the freestanding build, whose
+    /// stacks are static; each has a guard page below.
+    pub(crate) fn unused_stack_bytes(&self) -> (u64, Vec<u64>) {
+        const PAGE: u64 = 4096;
+        const THREAD: u64 = 16 * 1024;
+        let path = format!("/proc/{}/pagemap", self.0.id());
+        let pages = std::fs::File::open(path).unwrap();
+        let is_touched = |at: &u64| {
+            let mut entry = [0; 8];
+            pages.read_exact_at(&mut entry, at / PAGE * 8).unwrap();
+            // Present, or swapped out.
+            u64::from_le_bytes(entry) >> 62 != 0
+        };
+        let unused = |guard: u64, bytes: u64| {
+            let stack = (guard + PAGE..guard + bytes).step_by(PAGE as usize);
+            stack.take_while(|at| !is_touched(at)).count() as u64 * PAGE
+        };
+        let (main, bytes) = freestanding().symbol("bare5STACK");
+        let (threads, all) = freestanding().symbol("bare13THREAD_STACKS");
+        let step = (PAGE + THREAD) as usize;
+        let threads = (threads..threads + all)
+            .step_by(step)
+            .map(|at| unused(at, PAGE + THREAD))
+            .collect();
+        (unused(main, bytes), threads)
     }
 
     /// Its exit status, once it ends.
