@@ -24,6 +24,7 @@ use crate::rescue::Rescue;
 use crate::source::{BlockSource, SourceFacts};
 use crate::spool::{Identity, InPlace, Resumed, SharedStore, Spool};
 use crate::stop::Stop;
+use crate::text;
 use crate::transfer::byte_ranges;
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 
@@ -456,9 +457,9 @@ fn describe_walk(report: Report, walk: &Walk) -> Report {
         .fact("findings", walk.findings_total);
     if walk.findings_total > 0 {
         report = report.line(format!(
-            "{} findings: the filesystem is damaged, the image holds what \
-             could be reached.",
-            walk.findings_total
+            "{}: the filesystem is damaged, the image holds what could be \
+             reached.",
+            text::count(walk.findings_total, "finding")
         ));
     }
     report
@@ -474,11 +475,11 @@ fn describe_losses(report: Report, captured: &Captured) -> Report {
     }
     let mut report = report
         .line(format!(
-            "{} bytes could not be read: {} blocks are holes, and {} blocks \
-             or more have zeros in a part.",
-            losses.bytes,
-            losses.hole_count(),
-            losses.sectors.len()
+            "{} could not be read: {} left out as holes, {} with zeros \
+             in blocks of which the rest was read.",
+            text::count(losses.bytes.0, "byte"),
+            text::count(losses.hole_count().0, "block"),
+            text::count(losses.sectors.len() as u64, "place"),
         ))
         .fact("lost_bytes", losses.bytes.0)
         .fact("hole_blocks", losses.hole_count().0);
