@@ -18,6 +18,7 @@ pub mod memory;
 pub mod oracle;
 pub mod paced;
 pub mod plans;
+pub mod power;
 pub mod qemu;
 pub mod rescue;
 pub mod scene;

@@ -8,20 +8,18 @@ use crate::commands::install::{
 };
 use crate::commands::reach::Reach;
 use crate::commands::writing::{
-    Carry, Reached, WritePlan, carry_out, read_bytes,
+    Both, Carry, Kept, Lain, LocalUndo, Reached, SECTOR, UndoOutputs,
+    WritePlan, carry_out, read_lenient, refuse_active_mmp,
 };
 use crate::commands::{Outcome, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::superblock::Superblock;
-use crate::install::{Plan, Planner, marked};
+use crate::install::{Plan, Planner, batches, marked};
 use crate::observer::Observer;
 use crate::stop::Stop;
 use crate::text;
 use crate::undo::{Entry, Facts, Stage, UndoFile};
 use crate::units::{BlockSize, ByteCount, ByteOffset, ByteRange};
-
-/// What a disk writes whole.
-const SECTOR: usize = 512;
 
 /// How many entries `--list` shows to scripts.
 const LISTED_MAX: usize = 10_000;
@@ -45,13 +43,30 @@ pub fn undo(
             .hint("--list only says what the file holds"));
     };
     let reached = Reached::open(reach, device, observer, stop)?;
+    undo_on(request, &reached, &LocalUndo, observer, stop)
+}
+
+/// Takes back what the undo file says on a device that was reached, or says
+/// what that would do; `outputs` makes its own undo file.
+///
+/// # Errors
+///
+/// As [`undo`].
+pub fn undo_on(
+    request: &UndoRequest,
+    reached: &Reached<'_>,
+    outputs: &dyn UndoOutputs,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<Ended> {
     reached.refuse_used()?;
     let carry = Carry {
         verb: "undo",
         named_after: &request.file,
         undo: request.undo.as_deref(),
         audit: request.audit.as_deref(),
-        reached: &reached,
+        reached,
+        outputs,
         observer,
         stop,
     };
@@ -62,8 +77,9 @@ pub fn undo(
         return Ok((report_written(&begun, &path, done), None));
     }
     let file = UndoFile::open(&request.file)?;
-    refuse_other_device(&file, &reached)?;
-    let mirror = Mirror::new(&file, &reached, stop)?;
+    refuse_other_device(&file, reached)?;
+    refuse_active_mmp(reached, ByteOffset(file.facts.offset), stop)?;
+    let mirror = Mirror::new(&file, reached, stop)?;
     let mut shown = WritePlan::of("undo", &mirror.plan, mirror.unit)
         .confirmable(&carry, &mirror.plan);
     shown.image = request.file.display().to_string();
@@ -95,7 +111,7 @@ pub fn undo(
         ..file.facts.clone()
     };
     let (own, path) =
-        carry.save(&mirror.plan, &facts, &mut |entry| mirror.bytes(entry))?;
+        carry.save(&mirror.plan, &facts, &mut |some| mirror.both(some))?;
     let done = carry_out(&carry, &own, &path)?;
     Ok((report_written(&own, &path, done), None))
 }
@@ -133,6 +149,10 @@ struct Mirror<'a, 'w> {
     file: &'a UndoFile,
     reached: &'a Reached<'w>,
     plan: Plan,
+    /// What the plan replaces, for its own undo file.
+    kept: Kept,
+    /// The entries of the file by their place, without the superblock's.
+    places: Vec<(ByteRange, usize)>,
     /// The unit that people are told blocks of.
     unit: BlockSize,
     /// The superblock now, and as it was.
@@ -145,49 +165,95 @@ impl<'a, 'w> Mirror<'a, 'w> {
         reached: &'a Reached<'w>,
         stop: &Stop,
     ) -> Result<Self> {
+        let entries: Vec<(usize, Entry)> =
+            file.entries().copied().enumerate().collect();
+        let (own, others): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|(_, entry)| of_superblock(entry));
+        let superblock = superblock(&own, file, reached)?;
         let mut planner = Planner::default();
-        let mut superblocks = Vec::new();
-        for (index, entry) in file.entries().enumerate() {
+        let mut kept = Kept::default();
+        for some in batches(&others, |(_, entry)| entry) {
             stop.check()?;
-            let (old, new) = file.bytes(index)?;
-            let range = entry.range();
-            if matches!(entry.stage, Stage::Mark | Stage::Superblock) {
-                superblocks.push((*entry, old, new));
-                continue;
+            let ranges: Vec<ByteRange> =
+                some.iter().map(|(_, entry)| entry.range()).collect();
+            let now = read_lenient(reached.source(), &ranges)?;
+            for ((index, entry), mut now) in some.iter().zip(now) {
+                let (old, new) = file.bytes(*index)?;
+                let start = entry.range().start();
+                refuse_strange(entry, &now, &[&old, &new])?;
+                fill_lost(&mut now, start, &new);
+                let kind = (entry.kind, SECTOR);
+                let lost = |at| now.is_lost(at);
+                let sides = (&now.bytes[..], &old[..]);
+                planner.compare_or(start, kind, sides, lost)?;
+                kept.keep(start, &now.bytes);
             }
-            let now = read_bytes(reached.source(), range)?;
-            refuse_strange(entry, &now, &[&old, &new])?;
-            planner.compare(range.start(), entry.kind, SECTOR, &now, &old)?;
         }
-        let superblock = superblock(&superblocks, file, reached)?;
         let offset = ByteOffset(file.facts.offset);
         let plan = planner.finish(offset, &superblock.0, &superblock.1)?;
         let unit = Superblock::check(&superblock.1, None, None)
             .map_or(BlockSize::MIN, |own| own.geometry.block_size);
-        Ok(Self { file, reached, plan, unit, superblock })
+        let mut places: Vec<(ByteRange, usize)> =
+            others.iter().map(|(i, entry)| (entry.range(), *i)).collect();
+        places.sort_unstable();
+        Ok(Self { file, reached, plan, kept, places, unit, superblock })
     }
 
-    fn bytes(&self, entry: &Entry) -> Result<(Vec<u8>, Vec<u8>)> {
+    fn both(&self, entries: &[Entry]) -> Result<Vec<Both>> {
         let (now, then) = &self.superblock;
         let mark = marked(now, then);
-        match entry.stage {
-            Stage::Mark => return Ok((now.to_vec(), mark.to_vec())),
-            Stage::Superblock => return Ok((mark.to_vec(), then.to_vec())),
-            _ => {}
-        }
-        let now = read_bytes(self.reached.source(), entry.range())?;
-        let mut then = now.clone();
-        for (index, other) in self.file.entries().enumerate() {
-            let range = other.range();
-            let outside = range.end() <= entry.range().start()
-                || entry.range().end() <= range.start()
-                || matches!(other.stage, Stage::Mark | Stage::Superblock);
-            if !outside {
-                let (old, _) = self.file.bytes(index)?;
-                lay_over(&mut then, entry.range(), &old, range);
+        let ranges: Vec<ByteRange> = entries
+            .iter()
+            .filter(|entry| !of_superblock(entry))
+            .map(Entry::range)
+            .collect();
+        let old = self.kept.all(self.reached.source(), &ranges)?;
+        let mut old = old.into_iter();
+        let both = |entry: &Entry| match entry.stage {
+            Stage::Mark => Ok((now.to_vec(), mark.to_vec())),
+            Stage::Superblock => Ok((mark.to_vec(), then.to_vec())),
+            _ => {
+                let now = old.next().unwrap_or_default();
+                let then = self.then(entry.range(), now.clone())?;
+                Ok((now, then))
             }
+        };
+        entries.iter().map(both).collect()
+    }
+
+    /// What lay at `place` before the install, where it holds `bytes` now.
+    fn then(&self, place: ByteRange, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let from =
+            self.places.partition_point(|(r, _)| r.end() <= place.start());
+        let behind = self.places.get(from..).unwrap_or_default();
+        let here = behind.iter().take_while(|(r, _)| r.start() < place.end());
+        for (range, index) in here {
+            let (old, _) = self.file.bytes(*index)?;
+            lay_over(&mut bytes, place, &old, *range);
         }
-        Ok((now, then))
+        Ok(bytes)
+    }
+}
+
+/// Whether an entry has the superblock's own way.
+const fn of_superblock(entry: &Entry) -> bool {
+    matches!(entry.stage, Stage::Mark | Stage::Superblock)
+}
+
+/// A sector that cannot be read was lost when the install wrote it: it
+/// counts as holding what was to lie there.
+fn fill_lost(now: &mut Lain, start: ByteOffset, new: &[u8]) {
+    let lost: Vec<bool> = (0..now.bytes.len() / SECTOR)
+        .map(|index| {
+            let at = start.0.saturating_add((index * SECTOR) as u64);
+            now.is_lost(ByteOffset(at))
+        })
+        .collect();
+    let sectors = now.bytes.chunks_mut(SECTOR).zip(new.chunks(SECTOR));
+    for ((now, new), lost) in sectors.zip(lost) {
+        if lost {
+            now.copy_from_slice(new);
+        }
     }
 }
 
@@ -204,27 +270,33 @@ fn lay_over(into: &mut [u8], place: ByteRange, bytes: &[u8], from: ByteRange) {
 
 /// The superblock now, and as it was before the install.
 fn superblock(
-    entries: &[(Entry, Vec<u8>, Vec<u8>)],
+    entries: &[(usize, Entry)],
     file: &UndoFile,
     reached: &Reached<'_>,
 ) -> Result<([u8; 1024], [u8; 1024])> {
     let at = ByteOffset(file.facts.offset.saturating_add(1024));
     let place = ByteRange::new(at, ByteCount(1024)).ok_or_else(strange_file)?;
-    let now = read_bytes(reached.source(), place)?;
-    let before = entries
-        .iter()
-        .find(|(entry, ..)| entry.stage == Stage::Mark)
-        .filter(|(entry, ..)| entry.range() == place);
-    let Some((entry, then, _)) = before else {
-        return Err(strange_file());
-    };
-    let sides: Vec<&Vec<u8>> =
-        entries.iter().flat_map(|(_, old, new)| [old, new]).collect();
-    refuse_strange(entry, &now, &sides)?;
+    let mut sides = Vec::new();
+    let mut before = None;
+    for (index, entry) in entries {
+        let (old, new) = file.bytes(*index)?;
+        if entry.stage == Stage::Mark && entry.range() == place {
+            before = Some((entry, old.clone()));
+        }
+        sides.extend([old, new]);
+    }
+    let Some((entry, then)) = before else { return Err(strange_file()) };
+    let now = read_lenient(reached.source(), &[place])?.pop();
+    let mut now = now.ok_or_else(strange_file)?;
+    let every: Vec<&Vec<u8>> = sides.iter().collect();
+    refuse_strange(entry, &now, &every)?;
+    if let Some(last) = sides.last() {
+        fill_lost(&mut now, at, last);
+    }
     let whole = |bytes: &[u8]| {
         bytes.first_chunk::<1024>().copied().ok_or_else(strange_file)
     };
-    Ok((whole(&now)?, whole(then)?))
+    Ok((whole(&now.bytes)?, whole(&then)?))
 }
 
 fn strange_file() -> Error {
@@ -237,11 +309,9 @@ fn strange_file() -> Error {
 
 /// Every sector must be one that the install found or wrote: else somebody
 /// else wrote there since, and going back would destroy that.
-fn refuse_strange(entry: &Entry, now: &[u8], sides: &[&Vec<u8>]) -> Result<()> {
-    let strange = now.chunks(SECTOR).enumerate().find(|(index, now)| {
-        !sides.iter().any(|side| side.chunks(SECTOR).nth(*index) == Some(now))
-    });
-    let Some((index, _)) = strange else { return Ok(()) };
+fn refuse_strange(entry: &Entry, now: &Lain, sides: &[&Vec<u8>]) -> Result<()> {
+    let strange = now.strange_sector(entry.range().start(), sides);
+    let Some(index) = strange else { return Ok(()) };
     let at = entry.range().start().0 + (index * SECTOR) as u64;
     Err(Error::new(
         ErrorKind::Refused,

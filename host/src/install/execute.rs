@@ -5,17 +5,12 @@
 //! with the same plan after a cut at any place: what was written is found to
 //! be there already.
 
-use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::install::target::{Write, WriteTarget, Written};
 use crate::observer::{Event, Observer, Phase};
 use crate::stop::Stop;
 use crate::undo::{Entry, Stage, UndoFile};
 use crate::units::{ByteCount, ByteRange};
-
-/// The smallest unit that a disk writes whole: a torn write is a mixture of
-/// old and new ones of these.
-const SECTOR_BYTES: usize = 512;
 
 /// How much is handed to the target at a time.
 const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -51,11 +46,20 @@ pub fn execute(
         total: ByteCount(undo.entries().map(|e| e.range().length().0).sum()),
         done: Executed::default(),
     };
-    let done = run.whole().map_err(|error| match error.kind() {
-        ErrorKind::WriteIncomplete => error,
-        _ => Error::new(ErrorKind::WriteIncomplete, "the writing stopped")
-            .because(error),
-    })?;
+    let done = match run.whole() {
+        Ok(done) => done,
+        Err(error) if error.kind() == ErrorKind::WriteIncomplete => {
+            // The way there still stands: another plan need not wait.
+            let _told = target.disarm();
+            return Err(error);
+        }
+        Err(error) => {
+            let what = "the writing stopped";
+            return Err(
+                Error::new(ErrorKind::WriteIncomplete, what).because(error)
+            );
+        }
+    };
     // Whoever does not hear of it lets the device go by himself in a while.
     let _told = target.disarm();
     Ok(done)
@@ -102,12 +106,13 @@ impl Run<'_> {
 
     /// Writes, flushes and proves one stage.
     fn stage(&mut self, entries: &[(usize, Entry)]) -> Result<()> {
-        for batch in batches(entries) {
+        let batches = batches(entries, |(_, entry)| entry);
+        for batch in &batches {
             self.stop.check()?;
             self.write(batch)?;
         }
         self.target.flush()?;
-        batches(entries).into_iter().try_for_each(|b| self.read_back(b))
+        batches.into_iter().try_for_each(|batch| self.read_back(batch))
     }
 
     /// Whether an earlier run reached the very end: then the mark must not be
@@ -153,11 +158,7 @@ impl Run<'_> {
     /// An earlier write may have been cut: each sector is old or new then.
     fn mend_torn(&mut self, index: usize, entry: &Entry) -> Result<()> {
         let (old, new) = self.undo.bytes(index)?;
-        let now = self.target.read(entry.range())?;
-        if !is_torn(&now, &old, &new) {
-            return Err(conflict(entry));
-        }
-        match self.target.write(entry.range().start(), &new, &digest(&now))? {
+        match self.target.mend(entry.range().start(), &old, &new)? {
             Written::Conflict => return Err(conflict(entry)),
             _ => self.done.written.0 += new.len() as u64,
         }
@@ -181,15 +182,15 @@ impl Run<'_> {
     }
 }
 
-/// What is under way at a time: little enough to hold in memory, and enough
-/// to keep a line full.
-fn batches(entries: &[(usize, Entry)]) -> Vec<&[(usize, Entry)]> {
+/// Cuts a list into what is under way at a time: little enough to hold in
+/// memory, and enough to keep a line full.
+pub fn batches<T>(list: &[T], entry: impl Fn(&T) -> &Entry) -> Vec<&[T]> {
     let mut all = Vec::new();
-    let mut rest = entries;
+    let mut rest = list;
     while !rest.is_empty() {
         let mut bytes = 0;
-        let fits = rest.iter().take(BATCH_ENTRIES_MAX).take_while(|(_, e)| {
-            bytes += e.length();
+        let fits = rest.iter().take(BATCH_ENTRIES_MAX).take_while(|item| {
+            bytes += entry(item).length();
             bytes <= BATCH_BYTES_MAX
         });
         let (batch, behind) = rest.split_at(fits.count().max(1));
@@ -211,20 +212,6 @@ fn not_kept(entry: &Entry) -> Error {
         ),
     )
     .hint("the disk does not keep what it is given: undo, and replace it")
-}
-
-/// Whether every sector of `now` is either the old or the new one.
-fn is_torn(now: &[u8], old: &[u8], new: &[u8]) -> bool {
-    let sides = old.chunks(SECTOR_BYTES).zip(new.chunks(SECTOR_BYTES));
-    now.len() == old.len()
-        && now
-            .chunks(SECTOR_BYTES)
-            .zip(sides)
-            .all(|(now, (old, new))| now == old || now == new)
-}
-
-fn digest(bytes: &[u8]) -> Digest {
-    *blake3::hash(bytes).as_bytes()
 }
 
 fn conflict(entry: &Entry) -> Error {

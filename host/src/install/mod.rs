@@ -11,5 +11,5 @@ mod plan;
 pub mod target;
 
 pub use arming::{ARMED_RANGES_MAX, Arming};
-pub use execute::{Executed, execute};
+pub use execute::{Executed, batches, execute};
 pub use plan::{Plan, Planner, marked, token};

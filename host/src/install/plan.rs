@@ -33,6 +33,12 @@ pub struct Plan {
 }
 
 impl Planner {
+    /// What differs so far.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     /// Compares what lies at `start` with what shall lie there, in units of
     /// `unit` bytes (a block, or a sector).
     ///
@@ -48,6 +54,22 @@ impl Planner {
         old: &[u8],
         new: &[u8],
     ) -> Result<()> {
+        self.compare_or(start, (kind, unit), (old, new), |_| false)
+    }
+
+    /// As [`Self::compare`]; also the units at the places of which `lost` is
+    /// true are written, whatever they hold: they cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::compare`].
+    pub fn compare_or(
+        &mut self,
+        start: ByteOffset,
+        (kind, unit): (BlockKind, usize),
+        (old, new): (&[u8], &[u8]),
+        lost: impl Fn(ByteOffset) -> bool,
+    ) -> Result<()> {
         let unit = unit.max(1);
         if old.len() != new.len() || !old.len().is_multiple_of(unit) {
             return Err(Error::new(
@@ -55,10 +77,16 @@ impl Planner {
                 "the sides of a comparison do not fit",
             ));
         }
+        let is_lost = |index: usize| {
+            start
+                .checked_add(ByteCount((index * unit) as u64))
+                .is_some_and(&lost)
+        };
         let differs: Vec<bool> = old
             .chunks(unit)
             .zip(new.chunks(unit))
-            .map(|(old, new)| old != new)
+            .enumerate()
+            .map(|(index, (old, new))| old != new || is_lost(index))
             .collect();
         let most = (ENTRY_BYTES_MAX / unit).max(1);
         let mut at = 0;

@@ -2,7 +2,25 @@
 
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::units::{ByteOffset, ByteRange};
+use crate::units::{ByteCount, ByteOffset, ByteRange, u64_from};
+
+/// The smallest unit that a disk writes whole: a torn write is a mixture of
+/// old and new ones of these.
+pub const SECTOR_BYTES: usize = 512;
+
+fn is_whole(old: &[u8], new: &[u8]) -> bool {
+    old.len() == new.len() && new.len().is_multiple_of(SECTOR_BYTES)
+}
+
+/// Whether every sector of `now` is either the old or the new one.
+fn is_torn(now: &[u8], old: &[u8], new: &[u8]) -> bool {
+    let sides = old.chunks(SECTOR_BYTES).zip(new.chunks(SECTOR_BYTES));
+    now.len() == old.len()
+        && now
+            .chunks(SECTOR_BYTES)
+            .zip(sides)
+            .all(|(now, (old, new))| now == old || now == new)
+}
 
 /// A device that may be written: armed for exactly one plan.
 ///
@@ -16,7 +34,8 @@ pub trait WriteTarget {
     fn read(&mut self, range: ByteRange) -> Result<Vec<u8>>;
 
     /// The BLAKE3-256 of what the device holds now in each of `ranges`: a
-    /// target behind a line has the other end count it.
+    /// target behind a line has the other end count it. Zeros for a range of
+    /// which some cannot be read.
     ///
     /// # Errors
     ///
@@ -41,6 +60,30 @@ pub trait WriteTarget {
         bytes: &[u8],
         old: &Digest,
     ) -> Result<Written>;
+
+    /// Writes `new` at `at` if every sector there is one of `old` or of
+    /// `new`: an earlier write was cut. A target that can tell also takes a
+    /// sector for such a one that cannot be read: so a disk shows a sector
+    /// that lost its power while it was written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    fn mend(
+        &mut self,
+        at: ByteOffset,
+        old: &[u8],
+        new: &[u8],
+    ) -> Result<Written> {
+        let length = ByteCount(u64_from(new.len()));
+        let range = ByteRange::new(at, length).filter(|_| is_whole(old, new));
+        let Some(range) = range else { return Ok(Written::Conflict) };
+        let now = self.read(range)?;
+        if !is_torn(&now, old, new) {
+            return Ok(Written::Conflict);
+        }
+        self.write(at, new, blake3::hash(&now).as_bytes())
+    }
 
     /// Does what [`Self::write`] does for each of `writes`, which are
     /// disjoint and may be done in any order and at the same time: a target

@@ -6,14 +6,16 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{Advice, OFlags, SeekFrom, fadvise, seek};
+use rustix::fs::{
+    Advice, FlockOperation, OFlags, SeekFrom, fadvise, fcntl_lock, seek,
+};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::install::Arming;
-use crate::install::target::{WriteTarget, Written};
-use crate::units::{ByteOffset, ByteRange, u64_from};
+use crate::install::target::{SECTOR_BYTES, WriteTarget, Written};
+use crate::units::{ByteCount, ByteOffset, ByteRange, u64_from};
 
 /// Holds the device as long as it lives: nobody can mount it meanwhile.
 #[derive(Debug)]
@@ -54,6 +56,15 @@ impl LocalWriter {
                 return Err(Error::io(format!("cannot lock {name}"), error));
             }
         }
+        // QEMU tells by such locks that a machine runs on the file. A
+        // filesystem that knows none has no such user, either.
+        let lock = FlockOperation::NonBlockingLockExclusive;
+        if let Err(Errno::AGAIN | Errno::ACCESS) = fcntl_lock(&file, lock) {
+            return Err(in_use(&name));
+        }
+        // What is compared and replaced has to come from the medium: an
+        // earlier write that failed may still be in the cache.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
         let length = seek(&file, SeekFrom::End(0)).map_err(|e| {
             Error::io(format!("cannot find the length of {name}"), e.into())
         })?;
@@ -65,6 +76,38 @@ impl LocalWriter {
             .intact("nothing was written"));
         }
         Ok(Self { file, name, armed: arming.ranges.clone() })
+    }
+
+    /// The range, if it is a part of the plan.
+    fn armed(&self, at: ByteOffset, bytes: &[u8]) -> Result<ByteRange> {
+        let length = ByteCount(u64_from(bytes.len()));
+        let range = ByteRange::new(at, length).filter(|range| {
+            self.armed.iter().any(|armed| {
+                armed.start() <= range.start() && range.end() <= armed.end()
+            })
+        });
+        range.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                format!("a write at byte {at} is not part of the plan"),
+            )
+        })
+    }
+
+    /// What lies there; `None` when the device cannot read it.
+    fn readable(&mut self, range: ByteRange) -> Result<Option<Vec<u8>>> {
+        match self.read(range) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if is_medium_error(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn put(&self, bytes: &[u8], at: ByteOffset) -> Result<Written> {
+        self.file
+            .write_all_at(bytes, at.0)
+            .map_err(|error| self.failed("write", at, error))?;
+        Ok(Written::Written)
     }
 
     fn failed(&self, what: &str, at: ByteOffset, error: io::Error) -> Error {
@@ -90,29 +133,39 @@ impl WriteTarget for LocalWriter {
         bytes: &[u8],
         old: &Digest,
     ) -> Result<Written> {
-        let length = crate::units::ByteCount(u64_from(bytes.len()));
-        let range = ByteRange::new(at, length).filter(|range| {
-            self.armed.iter().any(|armed| {
-                armed.start() <= range.start() && range.end() <= armed.end()
-            })
-        });
-        let Some(range) = range else {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                format!("a write at byte {at} is not part of the plan"),
-            ));
+        let range = self.armed(at, bytes)?;
+        match self.readable(range)? {
+            Some(now) if now == bytes => Ok(Written::AlreadyThere),
+            Some(now) if blake3::hash(&now) == *old => self.put(bytes, at),
+            _ => Ok(Written::Conflict),
+        }
+    }
+
+    fn digests(&mut self, ranges: &[ByteRange]) -> Result<Vec<Digest>> {
+        let digest = |now: Option<Vec<u8>>| {
+            now.map_or([0; 32], |now| *blake3::hash(&now).as_bytes())
         };
-        let now = self.read(range)?;
-        if now == bytes {
-            return Ok(Written::AlreadyThere);
+        ranges.iter().map(|r| self.readable(*r).map(digest)).collect()
+    }
+
+    fn mend(
+        &mut self,
+        at: ByteOffset,
+        old: &[u8],
+        new: &[u8],
+    ) -> Result<Written> {
+        let range = self.armed(at, new)?;
+        let sides = old.chunks(SECTOR_BYTES).zip(new.chunks(SECTOR_BYTES));
+        for (sector, (old, new)) in range.cut(SECTOR_BYTES as u64).zip(sides) {
+            let now = self.readable(sector)?;
+            if now.is_some_and(|now| now != old && now != new) {
+                return Ok(Written::Conflict);
+            }
         }
-        if blake3::hash(&now) != *old {
-            return Ok(Written::Conflict);
+        match old.len() == new.len() {
+            true => self.put(new, at),
+            false => Ok(Written::Conflict),
         }
-        self.file
-            .write_all_at(bytes, at.0)
-            .map_err(|error| self.failed("write", at, error))?;
-        Ok(Written::Written)
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -127,6 +180,17 @@ impl WriteTarget for LocalWriter {
         let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
         Ok(())
     }
+}
+
+/// Whether the device itself could not read: a bad sector.
+fn is_medium_error(error: &Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    let number = cause.and_then(io::Error::raw_os_error);
+    matches!(
+        number.map(Errno::from_raw_os_error),
+        Some(Errno::IO | Errno::NODATA | Errno::ILSEQ)
+    )
 }
 
 fn refused(name: &str, error: io::Error) -> Error {
@@ -155,7 +219,6 @@ fn in_use(name: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::ByteCount;
 
     fn range(start: u64, length: u64) -> ByteRange {
         ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()

@@ -234,6 +234,12 @@ impl BlockSource for RemoteDevice<'_> {
         self.changed(ranges)
     }
 
+    /// An agent answers for a few seconds from what it has read, but never
+    /// across a flush.
+    fn recheck(&self, _: &[ByteRange]) -> Result<()> {
+        self.session().flush(self.device.id)
+    }
+
     fn read(
         &self,
         ranges: &[ByteRange],
@@ -266,12 +272,32 @@ impl BlockSource for RemoteDevice<'_> {
                 let parts: Vec<ByteRange> = missing.within(range).collect();
                 for part in parts {
                     missing.remove(part);
-                    over = over || each(clip(&piece, part)).is_break();
+                    // Neighbours are one in the set, and were asked for as
+                    // several.
+                    for part in at_edges(part, ranges) {
+                        over = over || each(clip(&piece, part)).is_break();
+                    }
                 }
             })?;
         }
         Ok(())
     }
+}
+
+/// `part` cut where one of `ranges`, which are sorted and disjoint, ends and
+/// the next begins.
+fn at_edges(
+    part: ByteRange,
+    ranges: &[ByteRange],
+) -> impl Iterator<Item = ByteRange> + '_ {
+    let first = ranges.partition_point(|range| range.end() <= part.start());
+    let inside = ranges.get(first..).unwrap_or_default().iter();
+    inside.take_while(move |range| range.start() < part.end()).filter_map(
+        move |range| {
+            let start = part.start().max(range.start());
+            ByteRange::between(start, part.end().min(range.end()))
+        },
+    )
 }
 
 /// `part` of a piece.
@@ -322,5 +348,23 @@ impl Places {
             self.done += length;
         }
         ByteRange::new(start, ByteCount(length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrives_is_cut_where_one_range_ends_and_the_next_begins() {
+        let range = |start, length| {
+            ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
+        };
+        let ranges = [range(0, 10), range(10, 10), range(30, 5)];
+        let cut = |part| at_edges(part, &ranges).collect::<Vec<_>>();
+        assert_eq!(cut(range(0, 20)), [range(0, 10), range(10, 10)]);
+        assert_eq!(cut(range(5, 10)), [range(5, 5), range(10, 5)]);
+        assert_eq!(cut(range(12, 3)), [range(12, 3)]);
+        assert_eq!(cut(range(30, 5)), [range(30, 5)]);
     }
 }

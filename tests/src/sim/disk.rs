@@ -1,6 +1,6 @@
 //! The disks of the simulated machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use e2wire_agent::device::{
@@ -19,6 +19,9 @@ pub struct Medium {
     base: Arc<Vec<u8>>,
     /// Sectors that differ from the base.
     changed: BTreeMap<usize, Sector>,
+    /// Sectors that lost their power while they were written: unreadable
+    /// until they are written again.
+    lost: BTreeSet<usize>,
     /// Writes since the last flush: where, before, after.
     unflushed: Vec<(usize, Sector, Sector)>,
     /// Writes and flushes so far.
@@ -28,7 +31,8 @@ pub struct Medium {
     tripped: bool,
 }
 
-type Sector = [u8; 512];
+/// A sector of 512 bytes.
+pub type Sector = [u8; 512];
 
 impl Medium {
     /// Holding `base`.
@@ -37,6 +41,7 @@ impl Medium {
         Self {
             base,
             changed: BTreeMap::new(),
+            lost: BTreeSet::new(),
             unflushed: Vec::new(),
             jobs: 0,
             trip_at: None,
@@ -60,7 +65,21 @@ impl Medium {
         self.jobs
     }
 
-    fn sector(&self, sector: usize) -> Sector {
+    /// Whether a sector cannot be read now.
+    #[must_use]
+    pub fn is_lost(&self, sector: usize) -> bool {
+        self.lost.contains(&sector)
+    }
+
+    /// Sectors that cannot be read now.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.lost.len()
+    }
+
+    /// What a sector holds.
+    #[must_use]
+    pub fn sector(&self, sector: usize) -> Sector {
         let base = || {
             let bytes = &self.base[sector * 512..][..512];
             bytes.try_into().expect("a sector")
@@ -68,16 +87,19 @@ impl Medium {
         self.changed.get(&sector).copied().unwrap_or_else(base)
     }
 
-    fn write(&mut self, at: usize, bytes: &[u8]) {
+    /// Writes whole sectors, which is seen at once and not safe yet.
+    pub fn write(&mut self, at: usize, bytes: &[u8]) {
         for (index, after) in bytes.as_chunks::<512>().0.iter().enumerate() {
             let sector = at / 512 + index;
             self.unflushed.push((sector, self.sector(sector), *after));
             self.changed.insert(sector, *after);
+            self.lost.remove(&sector);
         }
         self.job();
     }
 
-    fn flush(&mut self) {
+    /// Makes safe what was written.
+    pub fn flush(&mut self) {
         self.unflushed.clear();
         self.job();
     }
@@ -97,15 +119,22 @@ impl Medium {
         std::mem::replace(&mut self.tripped, false)
     }
 
-    /// The power fails: of what was not flushed some sectors are kept.
-    pub(super) fn power_cut(&mut self, random: &mut Random) {
+    /// The power fails: of what was not flushed some sectors are kept, and
+    /// now and then one is neither.
+    pub fn power_cut(&mut self, random: &mut Random) {
         let lost = std::mem::take(&mut self.unflushed);
         for (sector, before, _) in lost.iter().rev() {
             self.changed.insert(*sector, *before);
         }
         for (sector, _, after) in lost {
-            if random.below(2) == 0 {
-                self.changed.insert(sector, after);
+            match random.below(8) {
+                0 => {
+                    self.lost.insert(sector);
+                }
+                1..4 => {
+                    self.changed.insert(sector, after);
+                }
+                _ => {}
             }
         }
     }
@@ -157,7 +186,8 @@ impl SimDisk {
         let medium = self.medium();
         for range in ranges {
             for sector in range.start().0 / 512..range.end().0 / 512 {
-                if self.bad.binary_search(&sector).is_ok() {
+                let is_lost = medium.is_lost(sector as usize);
+                if is_lost || self.bad.binary_search(&sector).is_ok() {
                     unreadable.set(bytes.len() / 512);
                     bytes.extend_from_slice(&[0; 512]);
                 } else {

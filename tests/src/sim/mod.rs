@@ -13,7 +13,7 @@ mod random;
 mod wire;
 mod world;
 
-pub use disk::Medium;
+pub use disk::{Medium, Sector};
 pub use line::SimLine;
 pub use play::play;
 pub use random::Random;

@@ -1,6 +1,7 @@
 //! Jobs over bad lines, in virtual time: whatever happens, the image is the
 //! one that a local run makes.
 
+mod install;
 mod seeds;
 mod writes;
 

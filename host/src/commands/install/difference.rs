@@ -1,12 +1,13 @@
 //! The plan: what the image has and the device has otherwise.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::commands::install::InstallRequest;
 use crate::commands::install::content::{Content, SUPERBLOCK_AT};
 use crate::commands::install::identity::{range, refused};
 use crate::commands::install::select::Wish;
-use crate::commands::writing::{read_bytes, same_or_read};
+use crate::commands::writing::{Both, Kept, read_bytes, same_or_read};
 use crate::error::Result;
 use crate::ext::BlockKind;
 use crate::ext::groups::descriptor_block;
@@ -34,6 +35,8 @@ pub(super) struct Comparison<'a> {
     pub(super) wish: &'a Wish<'a>,
     /// The superblock as it lies on the device.
     pub(super) superblock: [u8; 1024],
+    /// What the plan replaces, for the undo file.
+    pub(super) kept: RefCell<Kept>,
     pub(super) observer: &'a dyn Observer,
     pub(super) stop: &'a Stop,
 }
@@ -112,7 +115,31 @@ impl Comparison<'_> {
         let unit = self.content.size().bytes();
         for ((at, bytes), now) in wanted.iter().zip(now) {
             if let Some(now) = now {
-                planner.compare(at.start(), kind, unit, &now, bytes)?;
+                self.plan(planner, at.start(), (kind, unit), (&now, bytes))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans what differs, and keeps what it replaces.
+    fn plan(
+        &self,
+        planner: &mut Planner,
+        start: ByteOffset,
+        (kind, unit): (BlockKind, usize),
+        (now, new): (&[u8], &[u8]),
+    ) -> Result<()> {
+        let before = planner.entries().len();
+        planner.compare(start, kind, unit, now, new)?;
+        let mut kept = self.kept.borrow_mut();
+        for entry in planner.entries().get(before..).unwrap_or_default() {
+            let at = entry.range().start();
+            let skip = usize::try_from(at.0.saturating_sub(start.0));
+            let old = skip.ok().and_then(|skip| {
+                now.get(skip..skip.saturating_add(entry.length()))
+            });
+            if let Some(old) = old {
+                kept.keep(at, old);
             }
         }
         Ok(())
@@ -163,7 +190,8 @@ impl Comparison<'_> {
             let new = self.content.bytes(place)?;
             let at = self.on_device(place)?;
             let now = read_bytes(self.device, at)?;
-            planner.compare(at.start(), BlockKind::Data, 512, &now, &new)?;
+            let kind = (BlockKind::Data, 512);
+            self.plan(planner, at.start(), kind, (&now, &new))?;
         }
         Ok(())
     }
@@ -184,25 +212,54 @@ impl Comparison<'_> {
         self::range(start, range.length().0)
     }
 
-    /// Both sides of an entry of the plan, read again.
+    /// Both sides of entries of the plan. What was not kept is read again,
+    /// all of it at once.
     ///
     /// # Errors
     ///
     /// When either side cannot be read.
-    pub(super) fn bytes(&self, entry: &Entry) -> Result<(Vec<u8>, Vec<u8>)> {
-        let new = self.wanted_superblock();
-        let mark = marked(&self.superblock, &new);
+    pub(super) fn both(&self, entries: &[Entry]) -> Result<Vec<Both>> {
+        let ranges: Vec<ByteRange> = entries
+            .iter()
+            .filter(|entry| !of_superblock(entry))
+            .map(Entry::range)
+            .collect();
+        let old = self.kept.borrow().all(self.device, &ranges)?;
+        let mut old = old.into_iter();
+        entries
+            .iter()
+            .map(|entry| {
+                let new = self.new_bytes(entry)?;
+                let before = match entry.stage {
+                    Stage::Mark => Some(self.superblock.to_vec()),
+                    Stage::Superblock => Some(self.mark().to_vec()),
+                    _ => old.next(),
+                };
+                Ok((before.unwrap_or_default(), new))
+            })
+            .collect()
+    }
+
+    /// What an entry of the plan writes.
+    ///
+    /// # Errors
+    ///
+    /// When the image cannot be read.
+    pub(super) fn new_bytes(&self, entry: &Entry) -> Result<Vec<u8>> {
         match entry.stage {
-            Stage::Mark => {
-                return Ok((self.superblock.to_vec(), mark.to_vec()));
+            Stage::Mark => Ok(self.mark().to_vec()),
+            Stage::Superblock => Ok(self.wanted_superblock().to_vec()),
+            _ => {
+                let skip = self.request.dest_offset.0;
+                let start = entry.range().start().0.saturating_sub(skip);
+                let place = range(start, entry.range().length().0)?;
+                self.wanted(entry.kind, place)
             }
-            Stage::Superblock => return Ok((mark.to_vec(), new.to_vec())),
-            _ => {}
         }
-        let start = entry.range().start().0 - self.request.dest_offset.0;
-        let place = range(start, entry.range().length().0)?;
-        let old = read_bytes(self.device, entry.range())?;
-        Ok((old, self.wanted(entry.kind, place)?))
+    }
+
+    fn mark(&self) -> [u8; 1024] {
+        marked(&self.superblock, &self.wanted_superblock())
     }
 
     fn groups(&self, plan: &Plan) -> Vec<u32> {
@@ -220,6 +277,11 @@ impl Comparison<'_> {
         }
         groups.into_iter().collect()
     }
+}
+
+/// Whether an entry has the superblock's own way.
+const fn of_superblock(entry: &Entry) -> bool {
+    matches!(entry.stage, Stage::Mark | Stage::Superblock)
 }
 
 /// Refuses a device that no longer holds what the image took from it: what

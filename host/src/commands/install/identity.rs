@@ -1,19 +1,13 @@
 //! The guards that look at the device: is it the right one, and may it be
 //! written now? Each has a message of its own.
 
-use std::time::{Duration, Instant};
-
 use zerocopy::FromBytes;
 
 use crate::commands::install::InstallRequest;
 use crate::commands::install::content::{Content, SUPERBLOCK_AT};
 use crate::commands::writing::{Reached, read_bytes};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::superblock::{
-    MAGIC, RawSuperblock, Superblock, incompat, uuid_text,
-};
-use crate::source::BlockSource;
-use crate::stop::Stop;
+use crate::ext::superblock::{MAGIC, RawSuperblock, Superblock, uuid_text};
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 
 /// The device's own superblock, as it lies there.
@@ -239,87 +233,6 @@ fn backup_group(
         }
     }
     Ok(None)
-}
-
-/// `mmp_seq`: nobody has it mounted; e2fsck has it.
-const MMP_SEQ_CLEAN: u32 = 0xFF4D_4D50;
-const MMP_SEQ_FSCK: u32 = 0xE24D_4D50;
-/// `mmp_magic`.
-const MMP_MAGIC: u32 = 0x004D_4D50;
-/// Where `mmp_check_interval` lies in the block.
-const MMP_CHECK_INTERVAL_AT: usize = 112;
-/// EXT4_MMP_MAX_CHECK_INTERVAL: what the kernel lets it be, in seconds.
-const MMP_CHECK_INTERVAL_MAX: u64 = 300;
-
-/// Whether another host has the filesystem mounted: then its MMP block moves.
-///
-/// # Errors
-///
-/// [`ErrorKind::Refused`] when it does, or e2fsck holds it.
-pub(super) fn refuse_active_mmp(
-    request: &InstallRequest,
-    found: &Found,
-    reached: &Reached<'_>,
-    stop: &Stop,
-) -> Result<()> {
-    let Some(raw) = &found.raw else { return Ok(()) };
-    if raw.s_feature_incompat.get() & incompat::MMP == 0 {
-        return Ok(());
-    }
-    let size = 1024_u64.checked_shl(raw.s_log_block_size.get());
-    let at = size
-        .and_then(|size| size.checked_mul(raw.s_mmp_block.get()))
-        .and_then(|at| at.checked_add(request.dest_offset.0));
-    let Some(at) = at.filter(|at| at + 1024 <= reached.length().0) else {
-        return Ok(());
-    };
-    let place = range(at, 1024)?;
-    let (first, interval, node) = mmp(reached.source(), place)?;
-    let active = |what: &str| {
-        refused(format!(
-            "{}: multiple-mount protection says that {what} ({node})",
-            reached.name()
-        ))
-        .hint(
-            "unmount it there; if that host is dead for certain: tune2fs -f \
-             -E clear_mmp",
-        )
-    };
-    match first {
-        None | Some(MMP_SEQ_CLEAN) => return Ok(()),
-        Some(MMP_SEQ_FSCK) => return Err(active("e2fsck is at work")),
-        Some(_) => {}
-    }
-    // As long as the kernel waits before it mounts.
-    let interval = interval.max(u64::from(raw.s_mmp_interval.get()));
-    let interval = interval.clamp(1, MMP_CHECK_INTERVAL_MAX);
-    let patience = (2 * interval + 1).min(interval + 60);
-    let until = Instant::now() + Duration::from_secs(patience);
-    while Instant::now() < until {
-        stop.check()?;
-        std::thread::sleep(Duration::from_millis(250));
-        if mmp(reached.source(), place)?.0 != first {
-            return Err(active("another host has it mounted"));
-        }
-    }
-    Ok(())
-}
-
-/// The sequence number, if there is an MMP block; the interval; who wrote it.
-fn mmp(
-    source: &dyn BlockSource,
-    place: ByteRange,
-) -> Result<(Option<u32>, u64, String)> {
-    let bytes = read_bytes(source, place)?;
-    let word = |at: usize| {
-        let word = bytes.get(at..at + 4).and_then(|b| b.first_chunk());
-        word.map_or(0, |word| u32::from_le_bytes(*word))
-    };
-    let interval = word(MMP_CHECK_INTERVAL_AT) & 0xFFFF;
-    let name = bytes.get(16..80).unwrap_or_default();
-    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-    let seq = (word(0) == MMP_MAGIC).then(|| word(4));
-    Ok((seq, u64::from(interval), crate::text::from_bytes(name)))
 }
 
 pub(super) fn range(at: u64, length: u64) -> Result<ByteRange> {

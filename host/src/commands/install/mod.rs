@@ -18,17 +18,19 @@ mod select;
 
 pub use request::{InstallRequest, UndoRequest};
 
+use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::commands::install::content::{Content, Depth, Proof};
 use crate::commands::install::difference::{Compared, Comparison};
-use crate::commands::install::identity::{
-    Found, identify_device, refuse_active_mmp, refused,
-};
+use crate::commands::install::identity::{Found, identify_device, refused};
 use crate::commands::install::repair::Repair;
 use crate::commands::install::select::Wish;
 use crate::commands::reach::Reach;
-use crate::commands::writing::{Carry, Reached, WritePlan, carry_out};
+use crate::commands::writing::{
+    Carry, Kept, LocalUndo, Reached, UndoOutputs, WritePlan, carry_out,
+    refuse_active_mmp,
+};
 use crate::commands::{Outcome, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::superblock::{incompat, uuid_text};
@@ -55,13 +57,30 @@ pub fn install(
     stop: &Stop,
 ) -> Result<Ended> {
     let reached = Reached::open(reach, &request.device, observer, stop)?;
+    install_to(request, &reached, &LocalUndo, observer, stop)
+}
+
+/// Installs an image on a device that was reached, or says what that would
+/// do; `outputs` makes the undo file.
+///
+/// # Errors
+///
+/// As [`install`].
+pub fn install_to(
+    request: &InstallRequest,
+    reached: &Reached<'_>,
+    outputs: &dyn UndoOutputs,
+    observer: &dyn Observer,
+    stop: &Stop,
+) -> Result<Ended> {
     reached.refuse_used()?;
     let carry = Carry {
         verb: "install",
         named_after: &request.image,
         undo: request.undo.as_deref(),
         audit: request.audit.as_deref(),
-        reached: &reached,
+        reached,
+        outputs,
         observer,
         stop,
     };
@@ -76,10 +95,10 @@ pub fn install(
         return Ok((report_written(&undo, &path, done), None));
     }
     if let Some(inodes) = &request.fetch_data {
-        let report = fetch::fetch(request, inodes, &reached, observer, stop)?;
+        let report = fetch::fetch(request, inodes, reached, observer, stop)?;
         return Ok((report, None));
     }
-    let (content, remarks) = open_content(request, &reached, observer, stop)?;
+    let (content, remarks) = open_content(request, reached, observer, stop)?;
     tell_holes(&content, observer);
     let job = Job { request, content: &content, remarks, carry };
     job.run()
@@ -157,7 +176,7 @@ impl Job<'_, '_> {
     fn run(&self) -> Result<Ended> {
         let (request, reached) = (self.request, self.carry.reached);
         let found = identify_device(request, self.content, reached)?;
-        refuse_active_mmp(request, &found, reached, self.carry.stop)?;
+        refuse_active_mmp(reached, request.dest_offset, self.carry.stop)?;
         let wish = Wish::new(request, &self.content.walk);
         journal::refuse_recovery(self.content, &found, &wish)?;
         let comparison = Comparison {
@@ -166,6 +185,7 @@ impl Job<'_, '_> {
             device: reached.source(),
             wish: &wish,
             superblock: found.bytes,
+            kept: RefCell::new(Kept::default()),
             observer: self.carry.observer,
             stop: self.carry.stop,
         };
@@ -199,7 +219,7 @@ impl Job<'_, '_> {
         let (undo, path) = self.carry.save(
             &compared.plan,
             &self.facts(&compared, &found),
-            &mut |entry| comparison.bytes(entry),
+            &mut |entries| comparison.both(entries),
         )?;
         let done = carry_out(&self.carry, &undo, &path)?;
         Ok((report_written(&undo, &path, done), None))

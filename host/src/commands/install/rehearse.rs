@@ -67,7 +67,7 @@ pub(super) fn rehearse(
     lay(SUPERBLOCK_AT, &comparison.superblock)?;
     for entry in &plan.entries {
         if entry.stage != Stage::Mark {
-            let (_, new) = comparison.bytes(entry)?;
+            let new = comparison.new_bytes(entry)?;
             let skip = comparison.request.dest_offset.0;
             lay(entry.range().start().0.saturating_sub(skip), &new)?;
         }

@@ -148,6 +148,22 @@ pub struct Audited<'a> {
 }
 
 impl Audited<'_> {
+    fn logged(
+        &mut self,
+        at: ByteOffset,
+        bytes: &[u8],
+        done: Result<Written>,
+    ) -> Result<Written> {
+        let length = bytes.len() as u64;
+        match done {
+            Ok(done) => self.outcome(at, length, done).map(|()| done),
+            Err(error) => {
+                self.audit.write(at.0, length, "failed")?;
+                Err(error)
+            }
+        }
+    }
+
     fn outcome(
         &mut self,
         at: ByteOffset,
@@ -178,17 +194,18 @@ impl WriteTarget for Audited<'_> {
         bytes: &[u8],
         old: &Digest,
     ) -> Result<Written> {
-        let length = bytes.len() as u64;
-        match self.target.write(at, bytes, old) {
-            Ok(done) => {
-                self.outcome(at, length, done)?;
-                Ok(done)
-            }
-            Err(error) => {
-                self.audit.write(at.0, length, "failed")?;
-                Err(error)
-            }
-        }
+        let done = self.target.write(at, bytes, old);
+        self.logged(at, bytes, done)
+    }
+
+    fn mend(
+        &mut self,
+        at: ByteOffset,
+        old: &[u8],
+        new: &[u8],
+    ) -> Result<Written> {
+        let done = self.target.mend(at, old, new);
+        self.logged(at, new, done)
     }
 
     fn write_all(

@@ -4,21 +4,22 @@
 use std::path::{Path, PathBuf};
 
 use crate::commands::writing::audit::{self, Audit, Audited};
-use crate::commands::writing::{Reached, WritePlan, read_bytes};
+use crate::commands::writing::bytes::{Both, Lain, read_lenient};
+use crate::commands::writing::outputs::{UndoOutputs, remark_on_place};
+use crate::commands::writing::{Reached, WritePlan, refuse_active_mmp};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::install::{Arming, Executed, Plan, execute, token};
+use crate::install::{Arming, Executed, Plan, batches, execute, token};
 use crate::local::output::beside;
-use crate::local::{LocalOutput, OutputOptions};
 use crate::observer::{Event, Observer, Phase};
 use crate::stop::Stop;
 use crate::undo::{Entry, Facts, UndoFile, UndoWriter};
-use crate::units::ByteRange;
+use crate::units::{ByteOffset, ByteRange};
 
-/// Where the bytes of a plan come from: those that lie there and those that
-/// shall.
+/// Where the bytes of some entries of a plan come from: those that lie there
+/// and those that shall.
 pub(in crate::commands) type Wanted<'a> =
-    dyn FnMut(&Entry) -> Result<(Vec<u8>, Vec<u8>)> + 'a;
+    dyn FnMut(&[Entry]) -> Result<Vec<Both>> + 'a;
 
 /// What a confirmed plan is carried out with.
 pub(in crate::commands) struct Carry<'a, 'w> {
@@ -30,6 +31,7 @@ pub(in crate::commands) struct Carry<'a, 'w> {
     /// The audit log, if somebody named it.
     pub(in crate::commands) audit: Option<&'a Path>,
     pub(in crate::commands) reached: &'a Reached<'w>,
+    pub(in crate::commands) outputs: &'a dyn UndoOutputs,
     pub(in crate::commands) observer: &'a dyn Observer,
     pub(in crate::commands) stop: &'a Stop,
 }
@@ -55,26 +57,43 @@ impl Carry<'_, '_> {
             return Ok(None);
         }
         let path = self.undo_path(confirmed);
-        if !path.exists() {
+        let exists = path.try_exists().map_err(|error| {
+            Error::io(format!("cannot look for {}", path.display()), error)
+        })?;
+        if !exists {
             return Ok(None);
         }
         let undo = UndoFile::open(&path)?;
-        if token(&undo.plan_digest(), self.reached.id()) == confirmed {
-            return Ok(Some((undo, path)));
+        let other = |whose: String| {
+            Err(Error::new(
+                ErrorKind::Refused,
+                format!("{} holds {whose}", path.display()),
+            )
+            .intact("nothing was written")
+            .hint("name another file by --undo"))
+        };
+        if token(&undo.plan_digest(), self.reached.id()) != confirmed {
+            return other("another plan".to_owned());
         }
-        Err(Error::new(
-            ErrorKind::Refused,
-            format!("{} holds another plan", path.display()),
-        )
-        .intact("nothing was written")
-        .hint("name another file by --undo"))
+        // A token stands for what was seen, and that began with a name.
+        let facts = &undo.facts;
+        if facts.verb != self.verb
+            || !is_same_file(Path::new(&facts.image), self.named_after)
+        {
+            return other(format!(
+                "the plan to {} {}, which is not what is asked for now",
+                facts.verb, facts.image
+            ));
+        }
+        refuse_active_mmp(self.reached, ByteOffset(facts.offset), self.stop)?;
+        Ok(Some((undo, path)))
     }
 
     /// Writes the undo file of a plan that was confirmed.
     ///
     /// # Errors
     ///
-    /// As [`LocalOutput::create`] and [`UndoWriter::add`]; nothing was
+    /// As [`UndoOutputs::create`] and [`UndoWriter::add`]; nothing was
     /// written to the device then.
     pub(in crate::commands) fn save(
         &self,
@@ -85,15 +104,16 @@ impl Carry<'_, '_> {
         let path = self.undo_path(&plan.token(self.reached.id()));
         let sources: Vec<_> =
             self.reached.source().facts().file.into_iter().collect();
-        let options =
-            OutputOptions { overwrite: false, sync: true, sources: &sources };
         self.observer.event(&Event::Phase(Phase::Copy));
-        let mut out = LocalOutput::create(&path, options)?;
+        let mut out = self.outputs.create(&path, &sources)?;
         let mut writer = UndoWriter::begin(out.file(), facts)?;
-        for entry in &plan.entries {
+        for some in batches(&plan.entries, |entry| entry) {
             self.stop.check()?;
-            let (old, new) = wanted(entry)?;
-            writer.add(*entry, &old, &new)?;
+            let both = wanted(some)?;
+            for (index, entry) in some.iter().enumerate() {
+                let (old, new) = both.get(index).cloned().unwrap_or_default();
+                writer.add(*entry, &old, &new)?;
+            }
         }
         writer.seal()?;
         out.publish()?;
@@ -139,8 +159,15 @@ pub(in crate::commands) fn carry_out(
     logged.map(|()| done)
 }
 
+/// Whether both name one file, as far as anybody can tell.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    one == other || real(one).is_some_and(|one| Some(one) == real(other))
+}
+
 /// Before the first write: everything must be as the plan says, old or (after
-/// an earlier run) new. A conflict half-way is the last resort, not the rule.
+/// an earlier run) new, or lost with an earlier run's power. A conflict
+/// half-way is the last resort, not the rule.
 fn refuse_changed(carry: &Carry<'_, '_>, undo: &UndoFile) -> Result<()> {
     let source = carry.reached.source();
     let mut all: Vec<(usize, &Entry)> = undo.entries().enumerate().collect();
@@ -154,10 +181,14 @@ fn refuse_changed(carry: &Carry<'_, '_>, undo: &UndoFile) -> Result<()> {
     let mut asked: Vec<(ByteRange, Digest)> =
         all.iter().map(|(_, entry)| (entry.range(), entry.old)).collect();
     asked.dedup_by_key(|(range, _)| *range);
+    let ranges: Vec<ByteRange> = asked.iter().map(|(r, _)| *r).collect();
+    source.recheck(&ranges)?;
     for some in asked.chunks(ASKED_AT_ONCE) {
         carry.stop.check()?;
-        for range in source.differing(some)? {
-            refuse_strange(&read_bytes(source, range)?, here(range), undo)?;
+        let differing = source.differing(some)?;
+        let now = read_lenient(source, &differing)?;
+        for (range, now) in differing.into_iter().zip(now) {
+            refuse_strange((range, &now), here(range), undo)?;
         }
     }
     Ok(())
@@ -169,12 +200,13 @@ const ASKED_AT_ONCE: usize = 256;
 /// `now` must be made of sectors of what the entries for this place replace
 /// and write.
 fn refuse_strange(
-    now: &[u8],
+    (range, now): (ByteRange, &Lain),
     here: &[(usize, &Entry)],
     undo: &UndoFile,
 ) -> Result<()> {
-    let digest = *blake3::hash(now).as_bytes();
-    if here.iter().any(|(_, e)| e.old == digest || e.new == digest) {
+    let digest = *blake3::hash(&now.bytes).as_bytes();
+    let is_known = |e: &Entry| e.old == digest || e.new == digest;
+    if now.lost.is_empty() && here.iter().any(|(_, e)| is_known(e)) {
         return Ok(());
     }
     let mut sides = Vec::new();
@@ -182,12 +214,8 @@ fn refuse_strange(
         let (old, new) = undo.bytes(*index)?;
         sides.extend([old, new]);
     }
-    let known = now.chunks(SECTOR).enumerate().all(|(index, now)| {
-        let side =
-            |bytes: &Vec<u8>| bytes.chunks(SECTOR).nth(index) == Some(now);
-        sides.iter().any(side)
-    });
-    if known {
+    let strange = now.strange_sector(range.start(), &sides);
+    if strange.is_none() {
         return Ok(());
     }
     let entry = here.first().map(|(_, entry)| **entry);
@@ -204,9 +232,6 @@ fn refuse_strange(
     .hint("find out who writes to this device; then make a new plan"))
 }
 
-/// What a disk writes whole.
-const SECTOR: usize = 512;
-
 impl WritePlan {
     /// Fills in where the undo file goes and what confirms the plan.
     pub(in crate::commands) fn confirmable(
@@ -218,6 +243,9 @@ impl WritePlan {
         self.device = carry.reached.name().to_owned();
         self.undo = carry.undo_path(&token);
         self.confirm = Some(token);
+        if let Some(said) = remark_on_place(&self.undo) {
+            self.remarks.push(said);
+        }
         self
     }
 }

@@ -4,10 +4,16 @@
 pub mod audit;
 mod bytes;
 mod carry;
+mod mmp;
+mod outputs;
 mod reached;
 mod shown;
 
-pub(super) use bytes::{read_bytes, same_or_read};
+pub(super) use bytes::{
+    Both, Kept, Lain, SECTOR, read_bytes, read_lenient, same_or_read,
+};
 pub(super) use carry::{Carry, carry_out};
-pub use reached::Reached;
+pub(super) use mmp::refuse_active_mmp;
+pub use outputs::{LocalUndo, UndoOutput, UndoOutputs};
+pub use reached::{Reached, Way};
 pub use shown::{KindWrites, WritePlan};

@@ -32,8 +32,13 @@ pub struct Reached<'w> {
     way: Box<dyn Way + 'w>,
 }
 
-/// How it is written.
-trait Way {
+/// How a device is written.
+pub trait Way {
+    /// Arms the device for one plan, and keeps everybody else from it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reached::arm`].
     fn arm(&self, arming: &Arming) -> Result<Box<dyn WriteTarget + '_>>;
 }
 
@@ -56,19 +61,36 @@ impl<'w> Reached<'w> {
         stop: &Stop,
     ) -> Result<Self> {
         if reach.target != Target::Local {
-            let session = connect(reach, observer, stop)?;
-            let record = find(&session, device)?;
-            let shared = Arc::clone(&session);
-            let source =
-                RemoteDevice::new(shared, record.clone(), ByteOffset(0))?;
-            let usage = remote_usage(&record, source.facts());
-            let way = Box::new(Remote(session, record));
-            return Ok(Self { source: Box::new(source), usage, way });
+            return Self::over(connect(reach, observer, stop)?, device);
         }
         let source = LocalSource::open(device, ByteOffset(0))?;
         let usage = usage(device, &SystemPaths::default())?;
         let way = Box::new(Local(device.to_owned()));
         Ok(Self { source: Box::new(source), usage, way })
+    }
+
+    /// Finds `device` at the other end of a session.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NoFilesystem`] when there is none of that name.
+    pub fn over(session: Shared<'w>, device: &Path) -> Result<Self> {
+        let record = find(&session, device)?;
+        let shared = Arc::clone(&session);
+        let source = RemoteDevice::new(shared, record.clone(), ByteOffset(0))?;
+        let usage = remote_usage(&record, source.facts());
+        let way = Box::new(Remote(session, record));
+        Ok(Self::with(Box::new(source), usage, way))
+    }
+
+    /// A device of any making.
+    #[must_use]
+    pub fn with(
+        source: Box<dyn BlockSource + 'w>,
+        usage: Usage,
+        way: Box<dyn Way + 'w>,
+    ) -> Self {
+        Self { source, usage, way }
     }
 
     /// What it holds now.

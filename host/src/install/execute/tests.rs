@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::digest::Digest;
 use crate::ext::BlockKind;
 use crate::install::Planner;
 use crate::local::{LocalOutput, OutputOptions};
@@ -75,7 +76,7 @@ impl WriteTarget for Disk {
         if now == bytes {
             return Ok(Written::AlreadyThere);
         }
-        if digest(&now) != *old {
+        if *blake3::hash(&now).as_bytes() != *old {
             return Ok(Written::Conflict);
         }
         self.cache.push((at, bytes.to_vec()));
