@@ -185,6 +185,8 @@ pub enum Verb {
     Image(ImageArgs),
     /// Check an image, and compare it with a device
     Verify(VerifyArgs),
+    /// Say what two images, or an image and a device, hold otherwise
+    Diff(DiffArgs),
     /// Turn an image into one of another format
     Convert(ConvertArgs),
     /// Write an image back to a device: only what differs, and undoable
@@ -397,6 +399,33 @@ pub struct VerifyArgs {
     /// The device that must still hold the same
     #[arg(long, value_name = "DEVICE")]
     pub against: Option<PathBuf>,
+}
+
+/// `e2wire diff`
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = examples::of("diff"))]
+pub struct DiffArgs {
+    /// An image, or a device of this machine
+    #[arg(value_name = "LEFT")]
+    pub left: PathBuf,
+
+    /// Another one; with --target a device over there
+    ///
+    /// Over a line the far end digests what LEFT has, and only what differs
+    /// crosses it; an agent without --rw will do.
+    #[arg(value_name = "RIGHT")]
+    pub right: PathBuf,
+
+    /// Where the filesystem starts on RIGHT, a device or a file like one, in
+    /// bytes
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value = "0",
+        hide_default_value = true,
+        value_parser = values::offset
+    )]
+    pub source_offset: ByteOffset,
 }
 
 /// `e2wire convert`

@@ -96,6 +96,16 @@ pub(super) const EXAMPLES: &[Example] = &[
         "e2wire verify sda3.qcow2 --against /dev/sda3",
     ),
     example(
+        "diff",
+        "See what e2fsck changed in a copy, and in which files",
+        "e2wire diff sda3.qcow2 copy.raw",
+    ),
+    example(
+        "diff",
+        "See what changed on the disk since the image was made",
+        "e2wire diff sda3.qcow2 /dev/sda3",
+    ),
+    example(
         "convert",
         "A normal image, for debugfs -i",
         "e2wire convert sda3.qcow2 sda3.e2i",

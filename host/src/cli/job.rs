@@ -12,6 +12,7 @@ use crate::cli::args::{
 };
 use crate::cli::speaker::{Manner, Stream};
 use crate::commands::console::ConsoleRequest;
+use crate::commands::diff::DiffRequest;
 use crate::commands::install::{InstallRequest, UndoRequest};
 use crate::commands::ls::LsRequest;
 use crate::commands::plan::PlanRequest;
@@ -53,6 +54,8 @@ pub enum Task {
     Image(ImageRequest),
     /// Check an image.
     Verify(VerifyRequest),
+    /// Compare two images or devices.
+    Diff(DiffRequest),
     /// Turn an image into one of another format.
     Convert(ConvertRequest),
     /// Write an image back to a device.
@@ -82,6 +85,7 @@ impl Task {
             Self::Plan(_) => "plan",
             Self::Image(_) => "image",
             Self::Verify(_) => "verify",
+            Self::Diff(_) => "diff",
             Self::Convert(_) => "convert",
             Self::Install(_) => "install",
             Self::Undo(_) => "undo",
@@ -97,6 +101,9 @@ impl Task {
             Self::Plan(request) => vec![&mut request.device],
             Self::Image(request) => vec![&mut request.device],
             Self::Verify(request) => request.against.iter_mut().collect(),
+            Self::Diff(request) => {
+                vec![&mut request.left, &mut request.right]
+            }
             Self::Install(request) => vec![&mut request.device],
             Self::Undo(request) => request.device.iter_mut().collect(),
             Self::Probe
@@ -144,6 +151,11 @@ pub fn from_args(args: Args) -> Result<Job> {
         Verb::Verify(args) => Task::Verify(VerifyRequest {
             image: args.image,
             against: args.against,
+        }),
+        Verb::Diff(args) => Task::Diff(DiffRequest {
+            left: args.left,
+            right: args.right,
+            source_offset: args.source_offset,
         }),
         Verb::Convert(args) => Task::Convert(convert(args)?),
         Verb::Install(args) => Task::Install(install(args)?),

@@ -92,14 +92,16 @@ fn work(job: &Job, speaker: &Speaker, stop: &Stop) -> Result<Report> {
             Ok(Report::default())
         }
         Task::Image(request) => {
-            let observer = speaker.observer();
-            commands::image(request, &job.reach, observer.as_ref(), stop)
+            commands::image(request, &job.reach, &*speaker.observer(), stop)
         }
         Task::Convert(request) => {
             commands::convert(request, speaker.observer().as_ref(), stop)
         }
         Task::Verify(request) => {
             commands::verify(request, speaker.observer().as_ref(), stop)
+        }
+        Task::Diff(request) => {
+            commands::diff(request, &job.reach, &*speaker.observer(), stop)
         }
         Task::Ls(request) => {
             let devices = {

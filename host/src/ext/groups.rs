@@ -1,9 +1,12 @@
 //! Block groups: where their descriptors lie and what these say.
 
+use std::collections::BTreeMap;
+
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::checksums::{crc16_parts, crc32c_parts};
+use super::fields::with_fields;
 use super::superblock::{
     SUPERBLOCK_OFFSET, Superblock, compat, incompat, ro_compat,
 };
@@ -15,39 +18,43 @@ pub const INODE_UNINIT: u16 = 1;
 /// `bg_flags`: the block bitmap was never initialised.
 pub const BLOCK_UNINIT: u16 = 2;
 
-/// The first half of a descriptor, all there is without 64bit.
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawGroupLow {
-    bg_block_bitmap_lo: U32,
-    bg_inode_bitmap_lo: U32,
-    bg_inode_table_lo: U32,
-    bg_free_blocks_count_lo: U16,
-    bg_free_inodes_count_lo: U16,
-    bg_used_dirs_count_lo: U16,
-    bg_flags: U16,
-    bg_exclude_bitmap_lo: U32,
-    bg_block_bitmap_csum_lo: U16,
-    bg_inode_bitmap_csum_lo: U16,
-    bg_itable_unused_lo: U16,
-    bg_checksum: U16,
+with_fields! {
+    /// The first half of a descriptor, all there is without 64bit.
+    #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+    #[repr(C)]
+    pub(super) struct RawGroupLow {
+        bg_block_bitmap_lo: U32,
+        bg_inode_bitmap_lo: U32,
+        bg_inode_table_lo: U32,
+        bg_free_blocks_count_lo: U16,
+        bg_free_inodes_count_lo: U16,
+        bg_used_dirs_count_lo: U16,
+        bg_flags: U16,
+        bg_exclude_bitmap_lo: U32,
+        bg_block_bitmap_csum_lo: U16,
+        bg_inode_bitmap_csum_lo: U16,
+        bg_itable_unused_lo: U16,
+        bg_checksum: U16,
+    }
 }
 
-/// The second half.
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawGroupHigh {
-    bg_block_bitmap_hi: U32,
-    bg_inode_bitmap_hi: U32,
-    bg_inode_table_hi: U32,
-    bg_free_blocks_count_hi: U16,
-    bg_free_inodes_count_hi: U16,
-    bg_used_dirs_count_hi: U16,
-    bg_itable_unused_hi: U16,
-    bg_exclude_bitmap_hi: U32,
-    bg_block_bitmap_csum_hi: U16,
-    bg_inode_bitmap_csum_hi: U16,
-    bg_reserved: U32,
+with_fields! {
+    /// The second half.
+    #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+    #[repr(C)]
+    pub(super) struct RawGroupHigh {
+        bg_block_bitmap_hi: U32,
+        bg_inode_bitmap_hi: U32,
+        bg_inode_table_hi: U32,
+        bg_free_blocks_count_hi: U16,
+        bg_free_inodes_count_hi: U16,
+        bg_used_dirs_count_hi: U16,
+        bg_itable_unused_hi: U16,
+        bg_exclude_bitmap_hi: U32,
+        bg_block_bitmap_csum_hi: U16,
+        bg_inode_bitmap_csum_hi: U16,
+        bg_reserved: U32,
+    }
 }
 
 const _: () = assert!(size_of::<RawGroupLow>() == 32);
@@ -214,6 +221,14 @@ pub(crate) fn descriptor_block(
         }
     }
     behind_superblock(superblock, group)
+}
+
+/// Which part of the primary descriptor table each of its blocks is.
+#[must_use]
+pub(crate) fn descriptor_order(superblock: &Superblock) -> BTreeMap<u64, u32> {
+    (0..superblock.geometry.descriptor_blocks)
+        .map(|part| (descriptor_block(superblock, part, false).0, part))
+        .collect()
 }
 
 /// How many descriptors a block of the table holds.

@@ -4,6 +4,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::checksums::{crc32c, crc32c_parts};
+use super::fields::with_fields;
 use super::superblock::{Superblock, incompat};
 
 /// The root directory.
@@ -30,34 +31,54 @@ pub const EA_INODE_FL: u32 = 0x20_0000;
 /// `i_flags`: the contents lie in the inode itself.
 pub const INLINE_DATA_FL: u32 = 0x1000_0000;
 
-/// The first 128 bytes of an inode, all there is in revision 0.
-#[derive(Clone, FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub(crate) struct RawInode {
-    pub(crate) i_mode: U16,
-    pub(crate) i_uid: U16,
-    pub(crate) i_size_lo: U32,
-    pub(crate) i_atime: U32,
-    pub(crate) i_ctime: U32,
-    pub(crate) i_mtime: U32,
-    pub(crate) i_dtime: U32,
-    pub(crate) i_gid: U16,
-    pub(crate) i_links_count: U16,
-    pub(crate) i_blocks_lo: U32,
-    pub(crate) i_flags: U32,
-    /// `l_i_version`, or on the Hurd `h_i_translator`.
-    pub(crate) i_osd1: U32,
-    pub(crate) i_block: [u8; I_BLOCK_BYTES],
-    pub(crate) i_generation: U32,
-    pub(crate) i_file_acl_lo: U32,
-    pub(crate) i_size_high: U32,
-    pub(crate) i_obso_faddr: U32,
-    pub(crate) i_blocks_high: U16,
-    pub(crate) i_file_acl_high: U16,
-    pub(crate) i_uid_high: U16,
-    pub(crate) i_gid_high: U16,
-    pub(crate) i_checksum_lo: U16,
-    pub(crate) i_reserved: U16,
+with_fields! {
+    /// The first 128 bytes of an inode, all there is in revision 0.
+    #[derive(Clone, FromBytes, Immutable, KnownLayout, Unaligned)]
+    #[repr(C)]
+    pub(crate) struct RawInode {
+        pub(crate) i_mode: U16,
+        pub(crate) i_uid: U16,
+        pub(crate) i_size_lo: U32,
+        pub(crate) i_atime: U32,
+        pub(crate) i_ctime: U32,
+        pub(crate) i_mtime: U32,
+        pub(crate) i_dtime: U32,
+        pub(crate) i_gid: U16,
+        pub(crate) i_links_count: U16,
+        pub(crate) i_blocks_lo: U32,
+        pub(crate) i_flags: U32,
+        /// `l_i_version`, or on the Hurd `h_i_translator`.
+        pub(crate) i_osd1: U32,
+        pub(crate) i_block: [u8; I_BLOCK_BYTES],
+        pub(crate) i_generation: U32,
+        pub(crate) i_file_acl_lo: U32,
+        pub(crate) i_size_high: U32,
+        pub(crate) i_obso_faddr: U32,
+        pub(crate) i_blocks_high: U16,
+        pub(crate) i_file_acl_high: U16,
+        pub(crate) i_uid_high: U16,
+        pub(crate) i_gid_high: U16,
+        pub(crate) i_checksum_lo: U16,
+        pub(crate) i_reserved: U16,
+    }
+}
+
+with_fields! {
+    /// What an inode of more than 128 bytes may have behind them, as far as
+    /// its `i_extra_isize` reaches.
+    #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+    #[repr(C)]
+    pub(super) struct RawInodeExtra {
+        i_extra_isize: U16,
+        i_checksum_hi: U16,
+        i_ctime_extra: U32,
+        i_mtime_extra: U32,
+        i_atime_extra: U32,
+        i_crtime: U32,
+        i_crtime_extra: U32,
+        i_version_hi: U32,
+        i_projid: U32,
+    }
 }
 
 const _: () = assert!(size_of::<RawInode>() == 128);

@@ -17,6 +17,7 @@ pub mod claims;
 mod copies;
 pub mod directory;
 mod extents;
+pub mod fields;
 pub mod finding;
 pub mod groups;
 mod head;

@@ -12,6 +12,7 @@ fn examples(bench: &Bench) -> Vec<String> {
         "plan",
         "image",
         "verify",
+        "diff",
         "convert",
         "install",
         "undo",
@@ -67,6 +68,10 @@ fn every_example_works() {
             fs::remove_file(&image).unwrap();
             fs::remove_file(image.with_added_extension("manifest.json"))
                 .unwrap();
+        }
+        if line.contains("diff sda3.qcow2 copy.raw") {
+            let ended = bench.run(&["convert", "sda3.qcow2", "copy.raw"]);
+            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         }
         if line.contains("undo --list") {
             make_undo_file(&bench);

@@ -90,6 +90,12 @@ fn every_event_is_as_the_schema_says() {
     let damaged = std::fs::OpenOptions::new().write(true).open(damaged);
     damaged.unwrap().write_all_at(&[0xff; 8], 2048).unwrap();
     bench.tool("coreutils", &["truncate", "-s", "500K", "short.img"]);
+    // An inode, the directory that names it, and its bitmap.
+    bench.ext4("changed.img", "mail");
+    for request in ["sif <11> size 7", "freei <11>", "unlink /lost+found"] {
+        let words = ["debugfs", "-w", "-R", request, "changed.img"];
+        bench.tool("e2fsprogs", &words);
+    }
     let runs: &[&[&str]] = &[
         &["ls", "disk.img"],
         &["plan", "disk.img"],
@@ -102,6 +108,9 @@ fn every_event_is_as_the_schema_says() {
         &["verify", "a.raw"],
         &["verify", "a.raw", "--against", "disk.img"],
         &["verify", "a.raw", "--against", "damaged.img"],
+        &["diff", "a.raw", "disk.img"],
+        &["diff", "a.raw", "damaged.img"],
+        &["diff", "disk.img", "changed.img"],
         &["verify", "missing.raw"],
         &["install", "a.qcow2", "damaged.img", "--allow-uuid-change"],
         &["install", "a.qcow2", "disk.img"],

@@ -3,6 +3,7 @@
 mod boot;
 mod compat;
 mod damage;
+mod diff;
 mod efficiency;
 mod fixtures;
 mod fuzz;

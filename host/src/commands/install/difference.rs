@@ -10,7 +10,7 @@ use crate::commands::install::select::Wish;
 use crate::commands::writing::{Both, Kept, read_bytes, same_or_read};
 use crate::error::Result;
 use crate::ext::BlockKind;
-use crate::ext::groups::descriptor_block;
+use crate::ext::groups::descriptor_order;
 use crate::ext::superblock::Superblock;
 use crate::install::{Plan, Planner, marked};
 use crate::observer::{Event, Observer, Phase};
@@ -172,9 +172,7 @@ impl Comparison<'_> {
         let superblock =
             Superblock::check(&self.content.superblock(), None, None);
         let Ok(superblock) = superblock else { return BTreeMap::new() };
-        (0..superblock.geometry.descriptor_blocks)
-            .map(|part| (descriptor_block(&superblock, part, false).0, part))
-            .collect()
+        descriptor_order(&superblock)
     }
 
     /// With `--data`: what lies before and behind the superblock in its

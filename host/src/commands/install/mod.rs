@@ -10,7 +10,6 @@ mod difference;
 mod fetch;
 mod identity;
 mod journal;
-mod paths;
 mod rehearse;
 mod repair;
 mod request;

@@ -20,7 +20,7 @@ use crate::block_set::BlockSet;
 use crate::commands::install::content::Content;
 use crate::commands::install::identity::refused;
 use crate::commands::install::journal::replayed;
-use crate::commands::install::paths::Paths;
+use crate::commands::paths::Paths;
 use crate::commands::writing::read_bytes;
 use crate::error::Result;
 use crate::ext::{BlockKind, Traced};
@@ -243,7 +243,16 @@ impl Repair<'_> {
         if doubts.is_empty() {
             return Ok(());
         }
-        let paths = Paths::of(self.copy)?;
+        let traced = self.copy.walk.traced.iter();
+        let directories = traced
+            .filter(|traced| traced.kind == BlockKind::Directory)
+            .filter_map(|traced| {
+                let first = BlockNumber(traced.physical);
+                let run = BlockRun::new(first, BlockCount(traced.count))?;
+                Some((traced.inode, run))
+            });
+        let source = self.copy.source();
+        let paths = Paths::of(source, self.copy.size(), directories)?;
         let named: Vec<String> = doubts
             .iter()
             .take(NAMED_MAX)
