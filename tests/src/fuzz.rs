@@ -6,6 +6,7 @@
 
 mod disk;
 mod images;
+mod maps;
 mod wire;
 
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "normal", run: images::normal },
     Target { name: "undo", run: images::undo },
     Target { name: "manifest", run: images::manifest },
+    Target { name: "mapfile", run: maps::mapfile },
+    Target { name: "part_map", run: maps::part_map },
     Target { name: "frame", run: wire::frame },
     Target { name: "request", run: wire::request },
     Target { name: "reply", run: wire::reply },

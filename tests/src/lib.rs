@@ -22,6 +22,7 @@ pub mod power;
 pub mod qemu;
 pub mod rescue;
 pub mod scene;
+pub mod shared_file;
 pub mod sim;
 pub mod subject;
 pub mod tools;

@@ -11,7 +11,8 @@
 //!
 //! Numbers are little-endian. Records are written after the data they speak
 //! of. The first record that is not whole, or of another header, ends the
-//! map: it was being written when the power went, and is written over.
+//! map: it was being written when the power went, and is cut off with all
+//! that stands behind it.
 
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -209,23 +210,35 @@ impl Map {
             let left = length.0.saturating_sub(map.end);
             let whole = left / RECORD_BYTES as u64;
             let count = whole.min(READ_RECORDS as u64) as usize;
-            if count == 0 {
-                return Ok((map, records));
-            }
             buffer.resize(count * RECORD_BYTES, 0);
-            if map.file.read_at(ByteOffset(map.end), &mut buffer).is_err() {
-                return Ok((map, records));
+            if count == 0
+                || map.file.read_at(ByteOffset(map.end), &mut buffer).is_err()
+            {
+                return Ok((map.cut(length, sync)?, records));
             }
             let (chunks, _) = buffer.as_chunks::<RECORD_BYTES>();
             for chunk in chunks {
                 let Some(record) = Record::decode(crc, chunk) else {
-                    return Ok((map, records));
+                    return Ok((map.cut(length, sync)?, records));
                 };
                 records.push(record);
                 map.has_records = true;
                 map.end += RECORD_BYTES as u64;
             }
         }
+    }
+
+    /// Cuts off what stands behind the last record that can be believed: one
+    /// written in the place of a torn one must not bring back those that
+    /// follow it.
+    fn cut(mut self, length: ByteCount, sync: bool) -> Result<Self> {
+        if length.0 > self.end {
+            self.file
+                .set_length(ByteCount(self.end))
+                .and_then(|()| if sync { self.file.sync() } else { Ok(()) })
+                .map_err(failed)?;
+        }
+        Ok(self)
     }
 
     /// The identity of an existing map, where its records begin, and the

@@ -270,6 +270,32 @@ fn what_was_damaged_in_the_spool_is_fetched_again() {
 }
 
 #[test]
+fn what_stands_behind_a_torn_record_never_comes_back() {
+    let (data, map) = (SharedFile::default(), SharedFile::default());
+    let open = || {
+        let options = StoreOptions::new(ByteOffset(0), true);
+        let files = (Box::new(data.clone()), Box::new(map.clone()));
+        Store::open(files.0, files.1, &identity(), options).unwrap()
+    };
+    let mut store = open();
+    for start in [0, 64, 128] {
+        store.put_zero(range(start * KIB, KIB));
+        store.note(Duration::ZERO).unwrap();
+    }
+    store.put(ByteOffset(500 << 10), &[1; KIB]).unwrap();
+    store.note(Duration::ZERO).unwrap();
+    let length = map.bytes().len();
+    map.bytes()[length - 150] ^= 1;
+    let mut store = open();
+    assert_eq!(store.known().iter().collect::<Vec<_>>(), [range(0, KIB)]);
+    store.put(ByteOffset(128 << 10), &[7; KIB]).unwrap();
+    store.note(Duration::ZERO).unwrap();
+    let store = open();
+    let known: Vec<_> = store.known().iter().collect();
+    assert_eq!(known, [range(0, KIB), range(128 * KIB, KIB)]);
+}
+
+#[test]
 fn another_device_or_option_set_is_refused_by_name() {
     let (data, map) = (SharedFile::default(), SharedFile::default());
     let spool =

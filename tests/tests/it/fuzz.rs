@@ -168,6 +168,8 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
         "normal" => image_seeds(&["normal"]),
         "manifest" => vec![manifest_seed()],
         "undo" => vec![undo_seed()],
+        "mapfile" => vec![MAPFILE.into()],
+        "part_map" => part_map_seeds(),
         "frame" => ["v1.requests", "v1.replies", "v2.requests"]
             .map(|name| {
                 let bytes = transcript(name);
@@ -204,6 +206,32 @@ fn image_seeds(arguments: &[&str]) -> Vec<Vec<u8>> {
 
 fn manifest_seed() -> Vec<u8> {
     image_of_template(&["raw"], ".manifest.json")
+}
+
+/// Every status, and numbers in every way.
+const MAPFILE: &[u8] = b"# Mapfile. Created by GNU ddrescue version 1.27\n\
+    0x1000 ? 1\n0 010 +\n8 8 ? # a comment\n0x10 16 *\n0x20 0X10 /\n\
+    0x30 0x10 -\n0x40 0x1FC0 +\n";
+
+/// Records as `fuzz::maps` forges them, and a map as it stands.
+fn part_map_seeds() -> Vec<Vec<u8>> {
+    let mut forged = vec![0];
+    let records: [(u64, u64, u32, u8); 6] = [
+        (0, 4096, 1, 0),
+        (4096, 512, 2, 0),
+        (2048, 4096, 2, 0),
+        (8192, 65_536, 1, 0),
+        (512, 512, 1, 1),
+        (1 << 40, 1 << 20, 2, 0),
+    ];
+    for (start, length, state, how) in records {
+        forged.extend(start.to_le_bytes());
+        forged.extend(length.to_le_bytes());
+        forged.extend(state.to_le_bytes());
+        forged.push(how);
+    }
+    let plain = [&[1], &b"e2wire spool 2\n\0"[..], &[0; 120]].concat();
+    vec![forged, plain]
 }
 
 fn undo_seed() -> Vec<u8> {

@@ -5,10 +5,8 @@ mod install;
 mod seeds;
 mod writes;
 
-use std::io;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use e2wire::commands::capture::Capture;
@@ -18,76 +16,16 @@ use e2wire::image::ImageSink;
 use e2wire::image::raw::{RawOptions, RawSink};
 use e2wire::local::LocalSource;
 use e2wire::observer::Silent;
-use e2wire::output::OutputFile;
 use e2wire::remote::port::Nature;
 use e2wire::remote::session::{Patience, Session};
 use e2wire::remote::source::RemoteDevice;
 use e2wire::source::BlockSource;
 use e2wire::spool::{Identity, Spool, Store, StoreOptions};
 use e2wire::stop::Stop;
-use e2wire::units::{ByteCount, ByteOffset};
+use e2wire::units::ByteOffset;
 use e2wire_tests::fixtures::fixture;
+use e2wire_tests::shared_file::SharedFile;
 use e2wire_tests::sim::{Conditions, Faults, Random, SimLine, World};
-
-/// A file in memory that outlives whoever writes it, until a kill: then
-/// nothing more gets there.
-#[derive(Clone, Default)]
-struct SharedFile {
-    bytes: Arc<Mutex<Vec<u8>>>,
-    dead: Arc<AtomicBool>,
-}
-
-impl SharedFile {
-    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.bytes.lock().unwrap()
-    }
-
-    /// The same file, for another process.
-    fn reopened(&self) -> Self {
-        Self { bytes: Arc::clone(&self.bytes), dead: Arc::default() }
-    }
-}
-
-impl OutputFile for SharedFile {
-    fn write_at(&mut self, at: ByteOffset, bytes: &[u8]) -> io::Result<()> {
-        if self.dead.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let mut file = self.bytes();
-        let start = at.0 as usize;
-        let length = file.len().max(start + bytes.len());
-        file.resize(length, 0);
-        file[start..start + bytes.len()].copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn read_at(&self, at: ByteOffset, into: &mut [u8]) -> io::Result<()> {
-        let file = self.bytes();
-        let start = at.0 as usize;
-        let bytes = file.get(start..start + into.len());
-        into.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn length(&self) -> io::Result<ByteCount> {
-        Ok(ByteCount(self.bytes().len() as u64))
-    }
-
-    fn set_length(&mut self, length: ByteCount) -> io::Result<()> {
-        if !self.dead.load(Ordering::Relaxed) {
-            self.bytes().resize(length.0 as usize, 0);
-        }
-        Ok(())
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn starts_zeroed(&self) -> bool {
-        true
-    }
-}
 
 /// The raw image of what `source` holds.
 fn image(source: &dyn BlockSource, stop: &Stop) -> Result<Vec<u8>> {
@@ -195,8 +133,8 @@ fn job(
             let made = image(&spool, &Stop::new());
             if made.is_err() {
                 // Killed, not ended in order: nothing more is written.
-                data.dead.store(true, Ordering::Relaxed);
-                map.dead.store(true, Ordering::Relaxed);
+                data.kill();
+                map.kill();
             }
             made
         };
