@@ -1,12 +1,13 @@
 //! What was lost with the blocks that could not be read: what they were for,
 //! whose they were, and what could replace them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
 use crate::block_set::BlockSet;
 use crate::commands::capture::{Capture, Losses};
+use crate::commands::journal::{Journal, JournalCopy};
 use crate::error::Result;
 use crate::ext::claims::{Claim, copies, place_of};
 use crate::ext::directory::{Entries, EntryType};
@@ -53,6 +54,8 @@ pub struct LostBlocks {
     pub path: Option<String>,
     /// Blocks that hold copies.
     pub copies: Vec<BlockNumber>,
+    /// The newest copy that the journal holds.
+    pub journal: Option<JournalCopy>,
 }
 
 impl LostBlocks {
@@ -67,6 +70,7 @@ impl LostBlocks {
             inodes: None,
             path: None,
             copies: Vec::new(),
+            journal: None,
         }
     }
 
@@ -85,6 +89,18 @@ impl LostBlocks {
         set("path", self.path.clone().map(Into::into));
         let copies: Vec<u64> = self.copies.iter().map(|copy| copy.0).collect();
         set("copies", (!copies.is_empty()).then(|| copies.into()));
+        set(
+            "journal",
+            self.journal.map(|copy| {
+                json!({
+                    "block": copy.at.0,
+                    "journal_block": copy.journal_block,
+                    "transaction": copy.transaction,
+                    "replayed": copy.is_replayed,
+                    "escaped": copy.is_escaped,
+                })
+            }),
+        );
         set(
             "sectors",
             self.sectors
@@ -134,6 +150,20 @@ impl LostBlocks {
                 copies.join(", ")
             ));
         }
+        if let Some(copy) = &self.journal {
+            line.push_str(&format!(
+                " ({} block {}, which is block {} of the journal, \
+                 transaction {})",
+                if copy.is_replayed {
+                    "a replay of the journal writes it anew from"
+                } else {
+                    "the journal has a copy in"
+                },
+                copy.at,
+                copy.journal_block,
+                copy.transaction,
+            ));
+        }
         format!("{line}: {}", self.fault)
     }
 }
@@ -151,13 +181,14 @@ pub fn describe(
     walker: Walker,
     stop: &Stop,
 ) -> Result<Vec<LostBlocks>> {
+    let journal = in_journal(walk, losses, source, stop)?;
     let mut lost = Vec::new();
     let mut left = BLOCKS_MAX;
     for (fault, blocks) in &losses.blocks {
         for run in blocks.runs() {
             left = left.saturating_sub(run.count().0);
             if left > 0 {
-                split(walk, run, *fault, None, &mut lost);
+                split(walk, run, *fault, &journal, &mut lost);
             } else if lost.len() < HOLES_MAX {
                 lost.push(LostBlocks::new(run, *fault));
             }
@@ -167,9 +198,12 @@ pub fn describe(
     for sectors in &losses.sectors {
         let first = size.block_of(sectors.start());
         let run = BlockRun::new(first, BlockCount(1));
-        if let Some(run) = run {
-            split(walk, run, ReadFault::Medium, Some(*sectors), &mut lost);
+        let mut partly = Vec::new();
+        if let Some(run) = run.filter(|_| lost.len() < HOLES_MAX) {
+            split(walk, run, ReadFault::Medium, &journal, &mut partly);
         }
+        let sectors = Some(*sectors);
+        lost.extend(partly.into_iter().map(|l| LostBlocks { sectors, ..l }));
     }
     if lost.is_empty() {
         return Ok(lost);
@@ -199,12 +233,40 @@ pub fn describe(
     Ok(lost)
 }
 
-/// Cuts a run where what it was for changes.
+/// The copies that the journal holds of lost blocks, by block.
+type InJournal = BTreeMap<BlockNumber, JournalCopy>;
+
+/// The newest copies of what was lost, of all of it or in a part.
+fn in_journal(
+    walk: &Walk,
+    losses: &Losses,
+    source: &dyn BlockSource,
+    stop: &Stop,
+) -> Result<InJournal> {
+    let size = walk.geometry.block_size;
+    let mut wanted = BlockSet::new();
+    for blocks in losses.blocks.values() {
+        wanted.union_with(blocks);
+    }
+    for sectors in &losses.sectors {
+        wanted.insert(size.block_of(sectors.start()));
+    }
+    if wanted.is_empty() {
+        return Ok(InJournal::new());
+    }
+    match Journal::open(walk, source)? {
+        Some(journal) => journal.copies(walk, &wanted, stop),
+        None => Ok(InJournal::new()),
+    }
+}
+
+/// Cuts a run where what it was for changes, and around what the journal
+/// holds.
 fn split(
     walk: &Walk,
     run: BlockRun,
     fault: ReadFault,
-    sectors: Option<ByteRange>,
+    in_journal: &InJournal,
     into: &mut Vec<LostBlocks>,
 ) {
     let mut open: Option<LostBlocks> = None;
@@ -215,6 +277,7 @@ fn split(
         let kind = walk.kind_of(block);
         let (group, inodes) =
             kind.map_or((None, None), |kind| place_of(walk, kind, block));
+        let journal = in_journal.get(&block).copied();
         if let Some(last) = &mut open {
             let follows = match (last.inodes, inodes) {
                 (Some((_, last)), Some((first, _))) => {
@@ -223,6 +286,8 @@ fn split(
                 (None, None) => true,
                 _ => false,
             };
+            let follows =
+                follows && last.journal.is_none() && journal.is_none();
             if follows && (last.kind, last.group) == (kind, group) {
                 let count = last.run.count().0.saturating_add(1);
                 let count = BlockCount(count);
@@ -235,7 +300,7 @@ fn split(
         into.extend(open.take());
         let one = BlockRun::new(block, BlockCount(1));
         open = one.map(|run| LostBlocks {
-            sectors,
+            journal,
             kind,
             group,
             inodes,

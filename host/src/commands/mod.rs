@@ -13,6 +13,7 @@ pub mod diff;
 pub mod holes;
 pub mod image;
 pub mod install;
+pub mod journal;
 pub mod ls;
 mod paths;
 pub mod plan;

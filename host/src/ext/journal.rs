@@ -14,20 +14,20 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::checksums::crc32c_parts;
 use crate::ext::finding::Fault;
-use crate::units::{BlockNumber, BlockSize};
+use crate::units::{BlockNumber, BlockSize, usize_from};
 
 /// `h_magic` of every block but the copies of data.
 const MAGIC: u32 = 0xC03B_3998;
 /// `h_blocktype`: lists the blocks whose copies follow.
-const DESCRIPTOR: u32 = 1;
+pub(super) const DESCRIPTOR: u32 = 1;
 /// `h_blocktype`: the transaction is whole.
-const COMMIT: u32 = 2;
+pub(super) const COMMIT: u32 = 2;
 /// `h_blocktype`: the superblock of version 1, without features.
 const SUPERBLOCK_V1: u32 = 3;
 /// `h_blocktype`: the superblock of version 2.
 const SUPERBLOCK_V2: u32 = 4;
 /// `h_blocktype`: blocks whose older copies are not to be written.
-const REVOKE: u32 = 5;
+pub(super) const REVOKE: u32 = 5;
 
 const INCOMPAT_64BIT: u32 = 0x2;
 const INCOMPAT_CSUM_V2: u32 = 0x8;
@@ -47,6 +47,8 @@ const TAG_SAME_UUID: u32 = 2;
 const TAG_LAST: u32 = 8;
 
 const HEADER_BYTES: usize = 12;
+/// What stands before the list of a revoke block.
+const REVOKE_HEAD_BYTES: usize = 16;
 const SUPERBLOCK_BYTES: usize = 1024;
 const CHECKSUM_AT: usize = 0xFC;
 const UUID_BYTES: usize = 16;
@@ -101,6 +103,8 @@ pub struct JournalSuperblock {
     /// Where it lies; 0 when there is nothing to replay.
     pub start: u32,
     incompat: u32,
+    /// What its checksums begin with.
+    seed: u32,
     block_size: BlockSize,
 }
 
@@ -162,8 +166,13 @@ impl JournalSuperblock {
             sequence,
             start,
             incompat,
+            seed: crc32c_parts(!0, &[&raw.s_uuid]),
             block_size,
         })
+    }
+
+    const fn has(&self, feature: u32) -> bool {
+        self.incompat & feature != 0
     }
 
     /// What a descriptor block says of the data blocks that follow it, one
@@ -171,15 +180,12 @@ impl JournalSuperblock {
     #[must_use]
     pub fn tags(&self, descriptor: &[u8]) -> Vec<Tag> {
         let size = self.tag_bytes();
-        let has_csum = self.incompat & (INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3);
-        let tail = if has_csum == 0 { 0 } else { 4 };
-        let end =
-            descriptor.len().min(self.block_size.bytes()).saturating_sub(tail);
+        let body = self.body(descriptor);
         let mut tags = Vec::new();
         let mut at = HEADER_BYTES;
-        while let Some(bytes) = at.checked_add(size).and_then(|to| {
-            descriptor.get(..end).unwrap_or_default().get(at..to)
-        }) {
+        while let Some(bytes) =
+            at.checked_add(size).and_then(|to| body.get(at..to))
+        {
             let Some((tag, flags)) = self.tag(bytes) else { break };
             tags.push(tag);
             at = at.saturating_add(size);
@@ -191,6 +197,49 @@ impl JournalSuperblock {
             }
         }
         tags
+    }
+
+    /// A descriptor or revoke block without the checksum at its end.
+    fn body<'b>(&self, block: &'b [u8]) -> &'b [u8] {
+        let summed = self.has(INCOMPAT_CSUM_V2) || self.has(INCOMPAT_CSUM_V3);
+        let tail = if summed { 4 } else { 0 };
+        let end = block.len().min(self.block_size.bytes());
+        block.get(..end.saturating_sub(tail)).unwrap_or_default()
+    }
+
+    /// The blocks that a revoke block names.
+    #[must_use]
+    pub fn revoked(&self, revoke: &[u8]) -> Vec<BlockNumber> {
+        let body = self.body(revoke);
+        // r_count: the bytes in use, the header and itself included.
+        let used = body.get(HEADER_BYTES..REVOKE_HEAD_BYTES);
+        let used = used.and_then(|count| U32::ref_from_bytes(count).ok());
+        let used = used.map_or(0, |count| usize_from(count.get()));
+        let list = body
+            .get(REVOKE_HEAD_BYTES..used.min(body.len()))
+            .unwrap_or_default();
+        let number = |bytes: &[u8]| {
+            let wide = bytes.iter().fold(0_u64, |number, byte| {
+                number.wrapping_shl(8) | u64::from(*byte)
+            });
+            BlockNumber(wide)
+        };
+        let size = if self.has(INCOMPAT_64BIT) { 8 } else { 4 };
+        list.chunks_exact(size).map(number).collect()
+    }
+
+    /// Whether `copy` is what the descriptor of transaction `sequence` said
+    /// that it wrote; `None` where descriptors say nothing of it.
+    #[must_use]
+    pub fn proves(&self, tag: Tag, sequence: u32, copy: &[u8]) -> Option<bool> {
+        let sum = || crc32c_parts(self.seed, &[&sequence.to_be_bytes(), copy]);
+        if self.has(INCOMPAT_CSUM_V3) {
+            Some(sum() == tag.checksum)
+        } else if self.has(INCOMPAT_CSUM_V2) {
+            Some(sum() & 0xFFFF == tag.checksum)
+        } else {
+            None
+        }
     }
 
     /// How long a tag is: version 3 checksums made it 16 bytes, version 2
@@ -217,27 +266,31 @@ impl JournalSuperblock {
         let low = word(0)?;
         // Version 3 has 32 bits of flags behind the number, the others 16
         // bits behind a checksum of 16.
-        let flags = if self.incompat & INCOMPAT_CSUM_V3 != 0 {
-            word(4)?
+        let (flags, checksum) = if self.has(INCOMPAT_CSUM_V3) {
+            (word(4)?, word(12)?)
         } else {
-            let (half, _) = U16::ref_from_prefix(bytes.get(6..)?).ok()?;
-            u32::from(half.get())
+            let half = |at: usize| {
+                let (half, _) = U16::ref_from_prefix(bytes.get(at..)?).ok()?;
+                Some(u32::from(half.get()))
+            };
+            (half(6)?, half(4)?)
         };
-        let high =
-            if self.incompat & INCOMPAT_64BIT != 0 { word(8)? } else { 0 };
+        let high = if self.has(INCOMPAT_64BIT) { word(8)? } else { 0 };
         let block = u64::from(low) | u64::from(high).wrapping_shl(32);
         let is_escaped = flags & TAG_ESCAPED != 0;
-        Some((Tag { block: BlockNumber(block), is_escaped }, flags))
+        let block = BlockNumber(block);
+        Some((Tag { block, is_escaped, checksum }, flags))
     }
 
-    fn header(&self, block: &[u8]) -> Option<(u32, u32)> {
+    /// The type and the sequence of a header; `None` for a copy of data.
+    pub(super) fn header(&self, block: &[u8]) -> Option<(u32, u32)> {
         let (header, _) = RawHeader::ref_from_prefix(block).ok()?;
         (header.h_magic.get() == MAGIC)
             .then(|| (header.h_blocktype.get(), header.h_sequence.get()))
     }
 
     /// The journal block `count` blocks after `block` in the log's circle.
-    fn after(&self, block: u32, count: u32) -> Option<u32> {
+    pub(super) fn after(&self, block: u32, count: u32) -> Option<u32> {
         let next = block.checked_add(count)?;
         if next < self.log_end {
             return Some(next);
@@ -277,6 +330,9 @@ pub struct Tag {
     pub block: BlockNumber,
     /// The copy's first four bytes are zeros instead of the journal's magic.
     pub is_escaped: bool,
+    /// Of the copy, where the journal has checksums: see
+    /// [`JournalSuperblock::proves`].
+    pub checksum: u32,
 }
 
 /// Follows the log from its start to where a replay would stop.

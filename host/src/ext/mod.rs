@@ -23,6 +23,7 @@ pub mod groups;
 mod head;
 pub mod inode;
 pub mod journal;
+pub mod journalled;
 pub mod kind;
 mod live;
 mod maps;

@@ -93,7 +93,7 @@ impl Scan {
     /// A stretch of a file's data.
     fn pass_data(&mut self, owner: Owner, place: Place, extent: Extent) {
         let Some(kind) = owner.data else { return };
-        if self.options.trace {
+        if self.options.trace || kind == BlockKind::Journal {
             self.trace(owner.inode, kind, extent);
         }
         match (kind, self.options.journal) {

@@ -227,8 +227,9 @@ pub struct Walk {
     pub findings: Vec<Finding>,
     /// How many findings there were in all.
     pub findings_total: u64,
-    /// With [`WalkOptions::trace`] every stretch that a map names, by inode
-    /// and place in the file; what lies outside the filesystem is not there.
+    /// The stretches of the journal, and with [`WalkOptions::trace`] all that
+    /// a map names, by inode and place in the file; what lies outside the
+    /// filesystem is not there.
     pub traced: Vec<Traced>,
 }
 

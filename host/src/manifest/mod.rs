@@ -22,7 +22,9 @@
 //! stored       number of blocks that the ranges hold
 //! holes        runs of selected blocks that could not be read:
 //!              first, count, why; where known: kind, group, inodes (the
-//!              first and the last), path, copies (blocks that hold one);
+//!              first and the last), path, copies (blocks that hold one),
+//!              journal (the newest copy in the journal: block,
+//!              journal_block, transaction, replayed, escaped);
 //!              holes_blocks counts all of them
 //! partial      stored blocks with zeros in a part that could not be read: as
 //!              holes, and sectors (byte address and length of that part)

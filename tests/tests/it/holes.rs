@@ -276,6 +276,123 @@ fn listed(map: &Path, status: &str) -> Vec<u64> {
     text.lines().map(|line| line.trim().parse().unwrap()).collect()
 }
 
+/// Makes an image, here or through an agent, of a device that has bad areas
+/// by its map; what was said.
+fn image_around(
+    map: &Path,
+    device: &Path,
+    output: &Path,
+    remote: bool,
+) -> String {
+    let agent = binaries::build("e2wire-agent", "e2wire-agent");
+    let target = format!(
+        "pipe:{} --stdio --device {} --insecure",
+        agent.display(),
+        device.display()
+    );
+    let mut words = vec!["--connect-timeout", "60s"];
+    if remote {
+        words.extend(["-t", &target]);
+    }
+    words.extend(["image", "--map", map.to_str().unwrap()]);
+    let (code, said) = e2wire_image(&words, &[device, output]);
+    assert_eq!(code, 3, "{said}");
+    said
+}
+
+fn manifest(output: &Path) -> serde_json::Value {
+    let manifest = format!("{}.manifest.json", output.display());
+    serde_json::from_str(&fs::read_to_string(manifest).unwrap()).unwrap()
+}
+
+#[test]
+fn what_the_journal_has_of_lost_blocks_is_named() {
+    let fixture = fixture("ext4-1k-full");
+    let folder = tempfile::tempdir_in(e2wire_tests::target()).unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let clean = Faulty::new(&fixture, RangeSet::new(), 0);
+    let (_, walk, _) = image(&clean);
+    let kinds = [
+        BlockKind::Directory,
+        BlockKind::BlockBitmap,
+        BlockKind::InodeBitmap,
+        BlockKind::Map,
+    ];
+    let lost = kinds.map(|kind| walk.kind(kind).unwrap().last().unwrap().0);
+    let [revoked, twice, once, never] = lost;
+    let original = fs::read(&fixture.path).unwrap();
+    let bytes = |block: u64| &original[block as usize * 1024..][..1024];
+    // Two transactions, by debugfs: the first one holds three of the blocks,
+    // the second holds one of them anew and revokes another.
+    let (device, data) = (path("device"), path("data"));
+    fs::write(&device, &original).unwrap();
+    fs::write(&data, [bytes(revoked), bytes(twice), bytes(once)].concat())
+        .unwrap();
+    fs::write(path("again"), bytes(twice)).unwrap();
+    let script = [
+        "jo -c".to_owned(),
+        format!("jw -b {revoked},{twice},{once} {}", data.display()),
+        format!("jw -b {twice} -r {revoked} {}", path("again").display()),
+        "jc".to_owned(),
+    ];
+    fs::write(path("script"), script.join("\n")).unwrap();
+    let made = oracle::run(
+        tools::command("debugfs")
+            .args(["-w", "-f"])
+            .args([&path("script"), &device]),
+    );
+    oracle::assert_success("debugfs", &made);
+    let mut known = Mapfile::default();
+    for block in lost {
+        known.bad.extend(blocks(&walk, block, 1).iter());
+    }
+    let map = path("map");
+    let holes = |output: &str, remote: bool| {
+        let length = ByteCount(original.len() as u64);
+        fs::write(&map, known.text(length)).unwrap();
+        let output = path(output);
+        let said = image_around(&map, &device, &output, remote);
+        let holes = manifest(&output)["holes"].clone();
+        let of = |block: u64| {
+            let all = holes.as_array().unwrap();
+            let hole = all.iter().find(|hole| hole["first"] == block);
+            hole.unwrap_or_else(|| panic!("{block}: {holes}"))["journal"]
+                .clone()
+        };
+        // Nothing is named that is not there.
+        let device = fs::read(&device).unwrap();
+        for block in [twice, once] {
+            let at = of(block)["block"].as_u64().unwrap() as usize * 1024;
+            assert!(device[at..at + 1024] == *bytes(block), "{block}: {holes}");
+        }
+        assert!(of(revoked).is_null() && of(never).is_null(), "{holes}");
+        (of(twice), of(once), said)
+    };
+    // On a device that awaits its replay, `live` is enough.
+    for (output, remote) in [("dirty.raw", false), ("there.raw", true)] {
+        let (twice, once, said) = holes(output, remote);
+        assert_eq!(
+            (&twice["transaction"], &twice["replayed"]),
+            (&2.into(), &true.into())
+        );
+        assert_eq!(
+            (&once["transaction"], &once["journal_block"]),
+            (&1.into(), &4.into())
+        );
+        assert!(said.contains("a replay of the journal writes it"), "{said}");
+    }
+    let replayed =
+        oracle::run(tools::command("e2fsck").arg("-fy").arg(&device));
+    assert!(replayed.status.code() <= Some(1), "{replayed:?}");
+    let (twice, once, said) = holes("clean.raw", false);
+    assert_eq!(
+        (&twice["transaction"], &twice["replayed"]),
+        (&2.into(), &false.into())
+    );
+    assert_eq!(once["transaction"], 1);
+    assert!(said.contains("the journal has a copy in block"), "{said}");
+}
+
 #[test]
 fn a_mapfile_keeps_us_from_bad_areas_and_is_one_for_ddrescue() {
     let fixture = fixture("ext4-1k-full");
@@ -295,19 +412,7 @@ fn a_mapfile_keeps_us_from_bad_areas_and_is_one_for_ddrescue() {
     for remote in [false, true] {
         fs::write(&map, known.text(ByteCount(length))).unwrap();
         let output = path(if remote { "there.raw" } else { "here.raw" });
-        let agent = binaries::build("e2wire-agent", "e2wire-agent");
-        let target = format!(
-            "pipe:{} --stdio --device {} --insecure",
-            agent.display(),
-            fixture.path.display()
-        );
-        let mut words = vec!["--connect-timeout", "60s"];
-        if remote {
-            words.extend(["-t", &target]);
-        }
-        words.extend(["image", "--map", map.to_str().unwrap()]);
-        let (code, said) = e2wire_image(&words, &[&fixture.path, &output]);
-        assert_eq!(code, 3, "{said}");
+        let said = image_around(&map, &fixture.path, &output, remote);
         assert!(said.contains("known to be bad"), "{said}");
         assert!(said.contains(", directory of group"), "{said}");
         let bad = listed(&map, "-");
@@ -316,10 +421,7 @@ fn a_mapfile_keeps_us_from_bad_areas_and_is_one_for_ddrescue() {
         assert_eq!(bad, right);
         let finished = listed(&map, "+");
         assert!(finished.len() > 200 && !finished.contains(&bitmap));
-        let manifest = format!("{}.manifest.json", output.display());
-        let manifest = fs::read_to_string(manifest).unwrap();
-        let manifest: serde_json::Value =
-            serde_json::from_str(&manifest).unwrap();
+        let manifest = manifest(&output);
         let holes = manifest["holes"].as_array().unwrap();
         let hole = holes.iter().find(|hole| hole["first"] == directory);
         assert_eq!(hole.unwrap()["kind"], "directory", "{manifest}");

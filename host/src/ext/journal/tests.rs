@@ -91,6 +91,7 @@ fn tags_of_every_shape_name_their_blocks() {
             .map(|number| Tag {
                 block: BlockNumber(high + 5000 + number),
                 is_escaped: number == 1,
+                checksum: if incompat & 16 != 0 { 0xCCCC_CCCC } else { 0xCCCC },
             })
             .collect();
         assert_eq!(tags, expected, "features {incompat:#x}");
