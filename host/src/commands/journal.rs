@@ -137,7 +137,8 @@ impl<'a> Journal<'a> {
         };
         let mut by_place = self.map.clone();
         by_place.sort_unstable_by_key(|part| part.physical);
-        let sweep = Sweep { source: self.source, stop, blocks: None };
+        let sweep =
+            Sweep { source: self.source, stop, blocks: None, checks: None };
         let ranges = byte_ranges(selected.runs(), self.size);
         sweep.run(&ranges, &mut |part| {
             let mut block = self.size.block_of(part.filled.range.start());
