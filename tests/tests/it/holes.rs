@@ -305,6 +305,33 @@ fn manifest(output: &Path) -> serde_json::Value {
     serde_json::from_str(&fs::read_to_string(manifest).unwrap()).unwrap()
 }
 
+/// Two transactions in the journal of `device`, by debugfs: the first one
+/// holds these blocks as they are; the second one holds the second of them
+/// anew and revokes the first.
+fn log_two_transactions(device: &Path, of: [u64; 3]) {
+    let [revoked, twice, once] = of;
+    let original = fs::read(device).unwrap();
+    let write = |suffix: &str, blocks: &[u64]| {
+        let at = |block: &u64| &original[*block as usize * 1024..][..1024];
+        let bytes: Vec<&[u8]> = blocks.iter().map(at).collect();
+        let path = device.with_extension(suffix);
+        fs::write(&path, bytes.concat()).unwrap();
+        path
+    };
+    let (first, second) = (write("1", &of), write("2", &[twice]));
+    let script = device.with_extension("script");
+    let lines = [
+        "jo -c".to_owned(),
+        format!("jw -b {revoked},{twice},{once} {}", first.display()),
+        format!("jw -b {twice} -r {revoked} {}", second.display()),
+        "jc".to_owned(),
+    ];
+    fs::write(&script, lines.join("\n")).unwrap();
+    let mut debugfs = tools::command("debugfs");
+    let debugfs = debugfs.args(["-w", "-f"]).args([script.as_path(), device]);
+    oracle::assert_success("debugfs", &oracle::run(debugfs));
+}
+
 #[test]
 fn what_the_journal_has_of_lost_blocks_is_named() {
     let fixture = fixture("ext4-1k-full");
@@ -322,26 +349,9 @@ fn what_the_journal_has_of_lost_blocks_is_named() {
     let [revoked, twice, once, never] = lost;
     let original = fs::read(&fixture.path).unwrap();
     let bytes = |block: u64| &original[block as usize * 1024..][..1024];
-    // Two transactions, by debugfs: the first one holds three of the blocks,
-    // the second holds one of them anew and revokes another.
-    let (device, data) = (path("device"), path("data"));
+    let device = path("device");
     fs::write(&device, &original).unwrap();
-    fs::write(&data, [bytes(revoked), bytes(twice), bytes(once)].concat())
-        .unwrap();
-    fs::write(path("again"), bytes(twice)).unwrap();
-    let script = [
-        "jo -c".to_owned(),
-        format!("jw -b {revoked},{twice},{once} {}", data.display()),
-        format!("jw -b {twice} -r {revoked} {}", path("again").display()),
-        "jc".to_owned(),
-    ];
-    fs::write(path("script"), script.join("\n")).unwrap();
-    let made = oracle::run(
-        tools::command("debugfs")
-            .args(["-w", "-f"])
-            .args([&path("script"), &device]),
-    );
-    oracle::assert_success("debugfs", &made);
+    log_two_transactions(&device, [revoked, twice, once]);
     let mut known = Mapfile::default();
     for block in lost {
         known.bad.extend(blocks(&walk, block, 1).iter());
