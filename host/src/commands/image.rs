@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::commands::capture::{Capture, Captured};
 use crate::commands::destination::Destination;
-use crate::commands::reach::{Origin, Reach, SpoolPlace, tell_resumed};
+use crate::commands::reach::{
+    Origin, Reach, SpoolPlace, forget_planned, take_over_planned, tell_resumed,
+};
 use crate::commands::{ImageRequest, Outcome, Output, Report, holes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::walk::search_in;
@@ -162,10 +164,12 @@ impl Job<'_> {
         identity: &Identity,
     ) -> Result<Report> {
         let facts = origin.facts().clone();
+        let device = origin.identity();
         let destination = self.destination(&facts);
-        let fill = |store, raw: RawSink<'_>| match origin {
-            Origin::Remote(device) => {
-                let spool = Spool::open(*device, store)?;
+        let fill = |mut store, raw: RawSink<'_>| match origin {
+            Origin::Remote(remote) => {
+                take_over_planned(&mut store, &device)?;
+                let spool = Spool::open(*remote, store)?;
                 tell_resumed(spool.store(), self.observer);
                 let store = spool.store().clone();
                 self.fill(&spool, &mut InPlace::new(raw, store, true))
@@ -186,6 +190,7 @@ impl Job<'_> {
             identity,
             fill,
         )?;
+        forget_planned(&device);
         Ok(report_capture(&walk, &captured, &destination.name(), self.format))
     }
 

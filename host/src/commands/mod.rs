@@ -17,6 +17,7 @@ pub mod journal;
 pub mod ls;
 mod paths;
 pub mod plan;
+mod planned;
 pub mod power;
 mod presumed;
 mod probe;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::block_set::BlockSet;
 use crate::commands::capture::Capture;
+use crate::commands::journal::Journal;
 use crate::commands::reach::{Origin, Reach, SpoolPlace};
 use crate::error::Result;
 use crate::ext::walk::search_in;
@@ -14,7 +16,7 @@ use crate::ext::{
 use crate::identify::describe_superblock;
 use crate::inventory::Content;
 use crate::observer::{Event, Observer};
-use crate::source::SourceFacts;
+use crate::source::{BlockSource, SourceFacts};
 use crate::stop::Stop;
 use crate::units::{
     BlockCount, BlockNumber, BlockRun, BlockSize, ByteCount, ByteOffset,
@@ -61,6 +63,8 @@ pub struct Plan {
     pub blocks: BlockCount,
     /// The same in bytes.
     pub bytes: ByteCount,
+    /// What of the journal matters, if there is one that can be read.
+    pub journal: Option<JournalCost>,
     /// Of these, what lies beyond the end of the device.
     pub blocks_beyond_end: BlockCount,
     /// What this walk has read.
@@ -71,6 +75,32 @@ pub struct Plan {
     pub estimate: Duration,
     /// How many findings there are.
     pub findings: u64,
+}
+
+/// What the journal costs, and what `--journal live` saves of that.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct JournalCost {
+    /// All of the journal.
+    pub bytes: ByteCount,
+    /// What a replay needs: all of it where that cannot be told.
+    pub live: ByteCount,
+    /// An image with all of the journal.
+    pub full_image: ByteCount,
+}
+
+impl JournalCost {
+    /// What `live` does not store.
+    #[must_use]
+    pub const fn saves(&self) -> ByteCount {
+        ByteCount(self.bytes.0.saturating_sub(self.live.0))
+    }
+
+    /// The same in hundredths of the image.
+    #[must_use]
+    pub fn saves_percent(&self) -> u64 {
+        let hundred = self.saves().0.saturating_mul(100);
+        hundred.checked_div(self.full_image.0).unwrap_or(0)
+    }
 }
 
 /// How much there is of one kind.
@@ -103,7 +133,7 @@ pub fn plan(
         stop,
     )?;
     let identity = origin.identity();
-    let opened = origin.open(SpoolPlace::Temporary, &identity, observer)?;
+    let opened = origin.open(SpoolPlace::Planned, &identity, observer)?;
     let source = opened.source();
     if source.facts().mounted_rw {
         observer.event(&Event::Warning {
@@ -133,7 +163,9 @@ pub fn plan(
         observer.event(&Event::Finding(finding));
     }
     let read = ByteCount(tally.done.load(Ordering::Relaxed));
-    Ok(cost(&walk, source.facts(), read, took))
+    let mut plan = cost(&walk, source.facts(), read, took);
+    plan.journal = journal_cost(request, &walk, source)?;
+    Ok(plan)
 }
 
 fn cost(
@@ -169,12 +201,39 @@ fn cost(
         kinds,
         blocks,
         bytes,
+        journal: None,
         blocks_beyond_end: BlockCount(blocks.0.saturating_sub(on_device.0)),
         read,
         took,
         estimate: estimate(read, took, bytes),
         findings: walk.findings_total,
     }
+}
+
+/// What the journal costs; a look at its log if the walk took none.
+fn journal_cost(
+    request: &PlanRequest,
+    walk: &Walk,
+    source: &dyn BlockSource,
+) -> Result<Option<JournalCost>> {
+    let Some(journal) = Journal::open(walk, source)? else { return Ok(None) };
+    let selected =
+        walk.kind(BlockKind::Journal).map_or(BlockCount(0), BlockSet::count);
+    let all = journal.blocks();
+    let live = match request.journal {
+        JournalMode::Live => selected,
+        JournalMode::Full | JournalMode::None => {
+            journal.live_blocks(walk)?.unwrap_or(all)
+        }
+    };
+    let size = walk.geometry.block_size;
+    let bytes_of = |count| size.bytes_of(count).unwrap_or(ByteCount(u64::MAX));
+    let rest = walk.selected.count().0.saturating_sub(selected.0);
+    Ok(Some(JournalCost {
+        bytes: bytes_of(all),
+        live: bytes_of(live),
+        full_image: bytes_of(BlockCount(rest.saturating_add(all.0))),
+    }))
 }
 
 /// An image reads what it stores once, and a bit more; so it takes as long

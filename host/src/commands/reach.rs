@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use e2wire_protocol::message::Rights;
 
+use crate::commands::planned::Planned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identify::identify;
 use crate::inventory::{Contents, Device};
@@ -56,6 +57,8 @@ pub enum SpoolPlace<'a> {
     /// In `PATH.spool`, until the job is done: the same command goes on from
     /// it.
     Beside(&'a Path),
+    /// In the user's cache: the image that follows takes it over.
+    Planned,
     /// Nowhere that lasts.
     Temporary,
 }
@@ -136,13 +139,16 @@ impl<'w> Origin<'w> {
         identity: &Identity,
         observer: &dyn Observer,
     ) -> Result<Opened<'w>> {
+        let device_identity = self.identity();
         let device = match self {
             Self::Local(source) => {
                 let source = Box::new(source);
-                return Ok(Opened { source, files: Vec::new() });
+                return Ok(Opened { source, files: Vec::new(), planned: None });
             }
             Self::Remote(device) => *device,
         };
+        let planned = Planned::of(&device_identity);
+        let keeps = matches!(place, SpoolPlace::Planned);
         let (data, map, files) = match place {
             SpoolPlace::Beside(path) => {
                 let files =
@@ -150,16 +156,48 @@ impl<'w> Origin<'w> {
                 let open = |index: usize| LocalFile::open(&files[index]);
                 (open(0)?, open(1)?, files)
             }
-            SpoolPlace::Temporary => {
-                (LocalFile::temporary()?, LocalFile::temporary()?, Vec::new())
+            SpoolPlace::Planned | SpoolPlace::Temporary => {
+                let planned = planned.as_ref().filter(|_| keeps);
+                let (data, map) = match planned.and_then(Planned::open) {
+                    Some(files) => files,
+                    None => (LocalFile::temporary()?, LocalFile::temporary()?),
+                };
+                (data, map, Vec::new())
             }
         };
         let options = StoreOptions::new(ByteOffset(0), !files.is_empty());
-        let store =
+        let mut store =
             Store::open(Box::new(data), Box::new(map), identity, options)?;
+        if !keeps {
+            take_over_planned(&mut store, &device_identity)?;
+        }
         let spool = Spool::open(device, store)?;
         tell_resumed(spool.store(), observer);
-        Ok(Opened { source: Box::new(spool), files })
+        let planned = planned.filter(|_| !files.is_empty());
+        Ok(Opened { source: Box::new(spool), files, planned })
+    }
+}
+
+/// Takes over what a plan has fetched of the device, if the store of the job
+/// has nothing yet.
+///
+/// # Errors
+///
+/// [`ErrorKind::LocalIo`] when the store cannot be written.
+pub(super) fn take_over_planned(
+    store: &mut Store,
+    device: &Identity,
+) -> Result<()> {
+    match Planned::of(device) {
+        Some(planned) => planned.take_over(device, store),
+        None => Ok(()),
+    }
+}
+
+/// The image is there: what a plan has fetched of the device has served.
+pub(super) fn forget_planned(device: &Identity) {
+    if let Some(planned) = Planned::of(device) {
+        planned.forget();
     }
 }
 
@@ -183,7 +221,8 @@ pub fn tell_resumed(store: &SharedStore, observer: &dyn Observer) {
         observer.event(&Event::Warning {
             code: "resumed",
             message: format!(
-                "going on with an unfinished run: {} are here already",
+                "going on from an unfinished run or a plan: {} are here \
+                 already",
                 text::bytes(resumed)
             ),
         });
@@ -194,6 +233,7 @@ pub fn tell_resumed(store: &SharedStore, observer: &dyn Observer) {
 pub struct Opened<'w> {
     source: Box<dyn BlockSource + 'w>,
     files: Vec<PathBuf>,
+    planned: Option<Planned>,
 }
 
 impl<'w> Opened<'w> {
@@ -205,8 +245,11 @@ impl<'w> Opened<'w> {
 
     /// The job is done: nothing will go on from here.
     pub fn done(self) {
-        let Self { source, files } = self;
+        let Self { source, files, planned } = self;
         drop(source);
+        if let Some(planned) = planned {
+            planned.forget();
+        }
         for file in files {
             // What is left over is only in the way of nobody.
             let _ = std::fs::remove_file(file);

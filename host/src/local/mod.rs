@@ -8,6 +8,7 @@ pub mod devices;
 pub mod file;
 pub mod mounts;
 pub mod output;
+pub mod places;
 pub mod source;
 pub mod unfinished;
 pub mod usage;

@@ -65,7 +65,9 @@ impl Identity {
         self
     }
 
-    fn text(&self) -> String {
+    /// All facts, one a line.
+    #[must_use]
+    pub fn text(&self) -> String {
         self.lines
             .iter()
             .map(|(name, value)| format!("{name}: {value}\n"))

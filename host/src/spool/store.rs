@@ -74,6 +74,8 @@ pub struct Store {
     zero: RangeSet,
     /// The data that earlier runs have proven, until it is checked.
     proven: Vec<(ByteRange, Digest)>,
+    /// How much of that is compared with the device.
+    check_bytes: u64,
     /// When the map was written last.
     noted: Duration,
     unnoted_bytes: u64,
@@ -109,6 +111,7 @@ impl Store {
             known: RangeSet::new(),
             zero: RangeSet::new(),
             proven: Vec::new(),
+            check_bytes: CHECK_BYTES,
             noted: Duration::ZERO,
             unnoted_bytes: 0,
             resumed: 0,
@@ -173,8 +176,9 @@ impl Store {
         }
         let mut proven = std::mem::take(&mut self.proven);
         proven.sort_unstable();
-        let mut budget = CHECK_BYTES;
+        let mut budget = self.check_bytes;
         let mut first = Vec::new();
+        let mut is_odd = false;
         for (range, digest) in proven {
             let whole = range.start().0.is_multiple_of(sector)
                 && range.end().0.is_multiple_of(sector);
@@ -183,8 +187,11 @@ impl Store {
                 budget = budget.saturating_sub(range.length().0);
                 first.push((range, digest));
             }
+            is_odd |= !whole;
         }
-        if first.is_empty() || !changed(&first)?.is_empty() {
+        // Where all has to be compared, nothing else may stay.
+        let is_open = is_odd && self.check_bytes == u64::MAX;
+        if first.is_empty() || is_open || !changed(&first)?.is_empty() {
             self.start_over()?;
         }
         Ok(())
@@ -246,6 +253,35 @@ impl Store {
         let record = Record::zero(range);
         self.know(&record);
         self.add(record);
+    }
+
+    /// Takes over all that `other` holds, as if an earlier run had left it
+    /// here; [`Self::check`] will compare all of it with the device.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LocalIo`] when one cannot be read or the other written.
+    pub fn adopt(&mut self, other: &Self) -> Result<()> {
+        let mut buffer = Vec::new();
+        for range in other.known.iter().flat_map(|r| r.cut(READ_BYTES_MAX)) {
+            let mut at = range.start();
+            while let Some(rest) = ByteRange::between(at, range.end())
+                && !rest.is_empty()
+            {
+                let piece = other.piece(rest, &mut buffer)?;
+                let length = piece.what.length();
+                let part = ByteRange::new(at, length).unwrap_or(rest);
+                match piece.what {
+                    Payload::Bytes(bytes) => self.put(at, bytes)?,
+                    _ => self.put_zero(part),
+                }
+                self.proven.push((part, self.digest(part)?));
+                at = at.checked_add(length).unwrap_or(range.end());
+            }
+        }
+        self.resumed = self.known.bytes();
+        self.check_bytes = u64::MAX;
+        Ok(())
     }
 
     /// Somebody else wrote these bytes to the file, or they are zero and

@@ -24,6 +24,7 @@ impl Bench {
             .current_dir(self.path())
             .env_remove("E2WIRE_TARGET")
             .env("XDG_STATE_HOME", self.path())
+            .env("XDG_CACHE_HOME", self.path())
             .stdin(Stdio::null());
         command
     }

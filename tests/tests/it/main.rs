@@ -9,6 +9,7 @@ mod fixtures;
 mod fuzz;
 mod holes;
 mod install;
+mod plan;
 mod remote;
 mod safety;
 mod sim;

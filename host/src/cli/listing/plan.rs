@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::listing::tree::content_facts;
-use crate::commands::plan::{Cost, Plan};
+use crate::commands::plan::{Cost, JournalCost, Plan};
 use crate::text;
 
 /// A table of what there is of each kind, with what it would cost.
@@ -39,6 +39,9 @@ pub(in crate::cli) fn table(plan: &Plan) -> String {
     }
     line(&row("in all", plan.blocks.0, &text::bytes(plan.bytes)));
     line("");
+    if let Some(journal) = &plan.journal {
+        line(&journal_line(journal));
+    }
     if plan.blocks_beyond_end.0 > 0 {
         line(&format!(
             "{} of these blocks lie beyond the end of the device.",
@@ -59,6 +62,20 @@ pub(in crate::cli) fn table(plan: &Plan) -> String {
         rounded(plan.estimate)
     ));
     out
+}
+
+/// What `--journal live` is good for here.
+fn journal_line(journal: &JournalCost) -> String {
+    let (all, live) = (text::bytes(journal.bytes), text::bytes(journal.live));
+    if journal.saves().0 == 0 {
+        return format!("The journal ({all}) is needed whole for a replay.");
+    }
+    format!(
+        "Of the journal ({all}) a replay needs {live}: --journal live saves \
+         {}, {} % of an image with all of it.",
+        text::bytes(journal.saves()),
+        journal.saves_percent()
+    )
 }
 
 pub(super) fn rounded(time: Duration) -> String {
@@ -86,6 +103,14 @@ pub(in crate::cli) struct PlanEvent<'a> {
     blocks: u64,
     bytes: u64,
     kinds: Vec<KindCost>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal_live_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live_saves_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live_saves_percent: Option<u64>,
     blocks_beyond_end: u64,
     findings: u64,
     read_bytes: u64,
@@ -121,6 +146,10 @@ impl<'a> PlanEvent<'a> {
                     bytes: cost.bytes.0,
                 })
                 .collect(),
+            journal_bytes: plan.journal.map(|it| it.bytes.0),
+            journal_live_bytes: plan.journal.map(|it| it.live.0),
+            live_saves_bytes: plan.journal.map(|it| it.saves().0),
+            live_saves_percent: plan.journal.map(|it| it.saves_percent()),
             blocks_beyond_end: plan.blocks_beyond_end.0,
             findings: plan.findings,
             read_bytes: plan.read.0,

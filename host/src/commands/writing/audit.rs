@@ -18,6 +18,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::install::Arming;
 use crate::install::target::{Write, WriteTarget, Written};
+use crate::local::places;
 use crate::text;
 use crate::undo::Facts;
 use crate::units::{ByteOffset, ByteRange};
@@ -26,12 +27,7 @@ use crate::units::{ByteOffset, ByteRange};
 /// directory specification has for state, or here when there is no home.
 #[must_use]
 pub fn default_path() -> PathBuf {
-    let variable = |name| {
-        let value = std::env::var_os(name).map(PathBuf::from);
-        value.filter(|path| path.is_absolute())
-    };
-    let state = variable("XDG_STATE_HOME")
-        .or_else(|| variable("HOME").map(|home| home.join(".local/state")));
+    let state = places::of_user("XDG_STATE_HOME", ".local/state");
     state.map_or_else(
         || PathBuf::from("e2wire-audit.ndjson"),
         |state| state.join("e2wire/audit.ndjson"),
