@@ -66,7 +66,16 @@ impl Agent {
     ///
     /// When it cannot be run.
     pub fn start(build: Build, device: &Path, ways: &[&str]) -> Result<Self> {
-        let mut command = Command::new(build.path());
+        Self::run(build.path(), device, ways)
+    }
+
+    /// The same, of any build.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be run.
+    pub fn run(program: &Path, device: &Path, ways: &[&str]) -> Result<Self> {
+        let mut command = Command::new(program);
         command.args(ways).arg("--insecure").arg("--device").arg(device);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         Ok(Self(command.spawn().context("the agent cannot be run")?))

@@ -55,6 +55,7 @@ pub const BENCH_TOOLS: &[Tool] = &[
     tool("strace", "strace"),
     tool("sync", "coreutils"),
     tool("cp", "coreutils"),
+    tool("ncat", "ncat"),
 ];
 
 /// Where `program` lies. Administrators' programs count even when the

@@ -3,7 +3,10 @@
 //! Both sides run in turn on the same filesystems, warm and cold, after one
 //! run that does not count; medians count, with their spread. Absolute times
 //! say nothing about another machine and are shown only for orientation.
+//! `local` images here, `link` over serial lines and TCP.
 
+mod figure;
+mod link;
 mod local;
 mod measure;
 mod samples;
@@ -15,7 +18,8 @@ use samples::{SAMPLES, Sample};
 
 const USAGE: &str = "\
 usage: cargo xtask bench local [--only small,medium,large,tables,bigalloc,data,empty]
-                               [--pairs N] [--json]";
+                               [--pairs N] [--json]
+       cargo xtask bench link [--only small,medium] [--pairs N] [--json]";
 
 /// What is measured.
 pub(crate) struct Options {
@@ -34,10 +38,14 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         json: false,
     };
     let mut words = arguments.iter().copied();
-    match words.next() {
-        Some("local") => {}
+    let measured = match words.next() {
+        Some("local") => local::run,
+        Some("link") => {
+            only(&mut options, "small,medium")?;
+            link::run
+        }
         _ => bail!("{USAGE}"),
-    }
+    };
     while let Some(word) = words.next() {
         match word {
             "--json" => options.json = true,
@@ -54,7 +62,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         "the samples are filled through a loop mount, and caches are dropped: \
          run this as root"
     );
-    local::run(&options)
+    measured(&options)
 }
 
 fn only(options: &mut Options, names: &str) -> Result<()> {

@@ -8,6 +8,7 @@
 mod agent;
 mod disk;
 mod line;
+mod line_use;
 mod play;
 mod random;
 mod wire;
@@ -15,6 +16,7 @@ mod world;
 
 pub use disk::{Medium, Sector};
 pub use line::SimLine;
+pub use line_use::{LineUse, line_uses};
 pub use play::play;
 pub use random::Random;
 pub use wire::Faults;

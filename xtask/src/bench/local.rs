@@ -8,78 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 use e2wire_tests::{binaries, oracle, tools};
 
 use super::Options;
+use super::figure::{Figure, Goal, float};
 use super::measure::{
     Cost, command, drop_caches, median, run as measure, system_calls,
 };
 use super::samples::directory;
-
-/// What a figure has to reach.
-#[derive(Clone, Copy)]
-enum Goal {
-    AtLeast(f64),
-    AtMost(f64),
-    /// Shown for orientation.
-    None,
-}
-
-/// A figure of the report.
-struct Figure {
-    /// The number of the target it belongs to.
-    target: &'static str,
-    sample: &'static str,
-    what: &'static str,
-    value: f64,
-    spread: (f64, f64),
-    goal: Goal,
-    /// The times behind it.
-    note: String,
-}
-
-impl Figure {
-    fn reached(&self) -> Option<bool> {
-        match self.goal {
-            Goal::AtLeast(least) => Some(self.value >= least),
-            Goal::AtMost(most) => Some(self.value <= most),
-            Goal::None => None,
-        }
-    }
-
-    fn print(&self, json: bool) {
-        let (low, high) = self.spread;
-        let goal = match self.goal {
-            Goal::AtLeast(least) => format!(">= {least}"),
-            Goal::AtMost(most) => format!("<= {most}"),
-            Goal::None => String::new(),
-        };
-        if json {
-            let line = serde_json::json!({
-                "target": self.target, "sample": self.sample,
-                "what": self.what, "value": self.value,
-                "low": low, "high": high, "goal": goal,
-                "reached": self.reached(), "note": self.note,
-            });
-            println!("{line}");
-            return;
-        }
-        let verdict = match self.reached() {
-            Some(true) => "pass",
-            Some(false) => "FAIL",
-            None => "",
-        };
-        println!(
-            "{:2} {:9} {:36} {:>8.2} ({:.2} to {:.2})  {:8} {:4}  {}",
-            self.target,
-            self.sample,
-            self.what,
-            self.value,
-            low,
-            high,
-            goal,
-            verdict,
-            self.note
-        );
-    }
-}
 
 /// One thing that both sides do, each writing the given file.
 struct Job {
@@ -418,12 +351,4 @@ fn tempfile_in(directory: &str) -> Result<PathBuf> {
         Path::new(directory).join(format!("e2wire-{}", std::process::id()));
     fs::create_dir(&path).with_context(|| path.display().to_string())?;
     Ok(path)
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "figures for people, 52 bits are plenty"
-)]
-fn float(number: u64) -> f64 {
-    number as f64
 }
