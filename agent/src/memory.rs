@@ -96,6 +96,18 @@ pub const AGENT_LOG_BYTES: usize = 16 * 1024;
 pub(crate) struct Workspace {
     pub(crate) body: [u8; BODY_BYTES_MAX],
     pub(crate) encoded: [u8; ENCODED_BYTES_MAX],
+    /// The body in columns.
+    pub(crate) columns: [u8; BODY_BYTES_MAX],
+}
+
+impl Workspace {
+    pub(crate) const fn new() -> Self {
+        Self {
+            body: [0; BODY_BYTES_MAX],
+            encoded: [0; ENCODED_BYTES_MAX],
+            columns: [0; BODY_BYTES_MAX],
+        }
+    }
 }
 
 /// The memory of the state machine.
@@ -125,10 +137,7 @@ impl Memory {
             lines: [const { Line::new() }; PORTS_MAX],
             queue: Queue::new(),
             cache: Cache::new(),
-            work: Workspace {
-                body: [0; BODY_BYTES_MAX],
-                encoded: [0; ENCODED_BYTES_MAX],
-            },
+            work: Workspace::new(),
             scan: Scan::new(),
             inventory: Inventory::new(),
             kernel_log: Ring::new(),

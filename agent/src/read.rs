@@ -27,7 +27,7 @@ pub(crate) fn write_body(
 ) -> Option<usize> {
     let run_min = match codec {
         Codec::Stored => 1,
-        Codec::Zstd(_) => ZERO_RUN_MIN,
+        Codec::Zstd(_) | Codec::ZstdColumns { .. } => ZERO_RUN_MIN,
     };
     let runs = runs_of(sectors, run_min)?;
     let mut to = write_layout(runs.iter().copied(), out)?;

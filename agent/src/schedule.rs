@@ -4,14 +4,13 @@
 //! a device has at most two jobs, so one that hangs leaves slots for the
 //! others.
 
-use e2wire_protocol::chunk::Codec;
 use e2wire_protocol::digest::{DeviceId, RangeDigester};
 use e2wire_protocol::message::{Failure, Task};
 
 use crate::agent::{Agent, Notice};
 use crate::cache::Key;
 use crate::clock::{Duration, Instant};
-use crate::compress::Encoder;
+use crate::compress::{self, Encoder};
 use crate::device::{
     DeviceFault, DeviceIndex, Devices, Job, Sectors, Slot, State,
 };
@@ -205,20 +204,11 @@ impl Agent<'_> {
         let Some(FetchWork { fetch, .. }) = queue.fetch_mut(index) else {
             return failed;
         };
-        let Some(body) = work.body.get(..length) else { return failed };
-        let mut codec = fetch.codec;
-        let mut encoded = body;
-        if let Codec::Zstd(level) = fetch.codec {
-            let level = level.clamp(1, encoder.level_max().max(1));
-            codec = Codec::Zstd(level);
-            // What is not shorter than the body goes as it is.
-            let room = work.encoded.get_mut(..length).unwrap_or(&mut []);
-            let shorter = encoder.encode(level, body, room);
-            match shorter.and_then(|length| work.encoded.get(..length)) {
-                Some(shorter) if !shorter.is_empty() => encoded = shorter,
-                _ => codec = Codec::Stored,
-            }
-        }
+        let Some((codec, encoded)) =
+            compress::encode(work, length, fetch.codec, encoder)
+        else {
+            return failed;
+        };
         let Some(tag) = fetch.tag(codec, [encoded]) else { return failed };
         match cache.insert(key, tag, codec, encoded, now) {
             Some(chunk) => Stage::Ready(chunk),

@@ -40,6 +40,16 @@ pub enum Event<'a> {
     /// A line of text on the console that the link shares: it comes from
     /// another machine and may hold anything.
     Console(&'a str),
+    /// A message of the agent's own log.
+    AgentLog {
+        /// How much it matters; `None` when it could not be read.
+        level: Option<&'static str>,
+        /// Seconds since the agent's machine started, as it gives them.
+        time: Option<&'a str>,
+        /// The message; or, when it could not be read, its bytes in
+        /// hexadecimal.
+        text: &'a str,
+    },
     /// Something the user should know, and can act on.
     Warning {
         /// Stable name for scripts.

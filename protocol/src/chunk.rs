@@ -18,8 +18,10 @@ use crate::limits::{
 };
 use crate::units::{ByteCount, ByteOffset, ByteRange, u64_from, usize_from};
 
+mod columns;
 mod layout;
 
+pub use columns::{from_columns, to_columns};
 pub use layout::{Layout, LayoutError, Run, RunKind, write_layout};
 
 const SECTOR: u64 = u64_from(SECTOR_BYTES);
@@ -306,6 +308,14 @@ pub enum Codec {
     Stored,
     /// One zstd frame (RFC 8878) of this level, without checksum.
     Zstd(u8),
+    /// The same, of a body in columns (see [`to_columns`]): for tables of
+    /// records. A fragment names `Zstd` where that came out shorter.
+    ZstdColumns {
+        /// The level.
+        level: u8,
+        /// How long a record is, in bytes.
+        stride: u16,
+    },
 }
 
 /// Permission to send the fragments `first` up to `first + count` of a chunk

@@ -8,12 +8,16 @@
 pub const MIN: u16 = 1;
 
 /// The version of this build.
-pub const CURRENT: u16 = 2;
+pub const CURRENT: u16 = 3;
 
 /// The first version that knows writes.
 pub const WRITES: u16 = 2;
 
-const _: () = assert!(MIN <= CURRENT && WRITES <= CURRENT);
+/// The first version that knows bodies in columns.
+pub const COLUMNS: u16 = 3;
+
+const _: () = assert!(MIN <= CURRENT);
+const _: () = assert!(WRITES <= CURRENT && COLUMNS <= CURRENT);
 
 /// The versions that one side speaks, both ends included.
 #[derive(

@@ -10,6 +10,9 @@ use proptest::prelude::*;
 
 use crate::rig::{Client, Disk, Got, Rig, decode, fetch, join, ranges};
 
+/// Tables of records of 256 bytes.
+const COLUMNS: Codec = Codec::ZstdColumns { level: 9, stride: 256 };
+
 /// The bytes that a body of a read stands for, and the runs in it.
 fn unpack(body: &[u8], sectors: u32) -> (Vec<u8>, Vec<(u32, RunKind)>) {
     let mut bytes = Vec::new();
@@ -55,7 +58,7 @@ fn chunks_of_one_range_and_of_many_bring_the_bytes_of_the_disk() {
         &scattered,
     ];
     for all in cases {
-        for codec in [Codec::Stored, Codec::Zstd(1), Codec::Zstd(9)] {
+        for codec in [Codec::Stored, Codec::Zstd(1), Codec::Zstd(9), COLUMNS] {
             let fetch = read(&rig, all, codec);
             check_read(&mut rig, &mut client, &fetch);
         }

@@ -14,7 +14,7 @@ use e2wire_agent::device::{
 use e2wire_agent::inventory::id_of;
 use e2wire_agent::memory::{Memory, SLOTS_MAX};
 use e2wire_agent::port::{PortKind, PortNumber};
-use e2wire_protocol::chunk::{Codec, Grant, Ranges, SectorRange};
+use e2wire_protocol::chunk::{Codec, Grant, Ranges, SectorRange, from_columns};
 use e2wire_protocol::coding::Coding;
 use e2wire_protocol::digest::{BootId, BuildId, DeviceId, SessionId};
 use e2wire_protocol::frame::{Decoder, Event, Kind};
@@ -526,5 +526,11 @@ pub(crate) fn decode(encoded: Vec<u8>, codec: Codec) -> Vec<u8> {
     match codec {
         Codec::Stored => encoded,
         Codec::Zstd(_) => zstd::bulk::decompress(&encoded, 1 << 20).unwrap(),
+        Codec::ZstdColumns { stride, .. } => {
+            let columns = zstd::bulk::decompress(&encoded, 1 << 20).unwrap();
+            let mut body = vec![0; columns.len()];
+            from_columns(&columns, stride, &mut body).unwrap();
+            body
+        }
     }
 }

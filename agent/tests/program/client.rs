@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use e2wire_protocol::chunk::{Codec, Grant, Ranges, SectorRange};
+use e2wire_protocol::chunk::{Codec, Grant, Ranges, SectorRange, from_columns};
 use e2wire_protocol::coding::Coding;
 use e2wire_protocol::digest::{BootId, BuildId, DeviceId, SessionId};
 use e2wire_protocol::frame::{Decoder, Event};
@@ -261,6 +261,12 @@ impl Client {
         match used {
             Codec::Stored => bytes,
             Codec::Zstd(_) => zstd::bulk::decompress(&bytes, 1 << 20).unwrap(),
+            Codec::ZstdColumns { stride, .. } => {
+                let columns = zstd::bulk::decompress(&bytes, 1 << 20).unwrap();
+                let mut body = vec![0; columns.len()];
+                from_columns(&columns, stride, &mut body).unwrap();
+                body
+            }
         }
     }
 

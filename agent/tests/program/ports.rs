@@ -14,6 +14,9 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use crate::client::Client;
 use crate::programs::{Agent, BUILDS, Build, Disk, freestanding, output_of};
 
+/// Tables of records of 256 bytes.
+const COLUMNS: Codec = Codec::ZstdColumns { level: 9, stride: 256 };
+
 /// Asks for everything an agent can tell of `disk`.
 fn look_around(client: &mut Client, disk: &Disk, port: &str) {
     let facts = client.hello();
@@ -26,7 +29,7 @@ fn look_around(client: &mut Client, disk: &Disk, port: &str) {
     assert_eq!(devices.len(), 1, "{devices:?}");
     assert_eq!(devices[0].size, disk.bytes.len() as u64);
     assert!(disk.path().ends_with(&devices[0].name));
-    for codec in [Codec::Stored, Codec::Zstd(1), Codec::Zstd(9)] {
+    for codec in [Codec::Stored, Codec::Zstd(1), Codec::Zstd(9), COLUMNS] {
         let body = client.fetch(devices[0].id, 8, 256, codec);
         let bytes = &disk.bytes[8 * 512..(8 + 256) * 512];
         assert!(body.ends_with(bytes), "{codec:?}: {} bytes", body.len());

@@ -12,6 +12,7 @@ use clap_complete::Shell;
 
 use crate::cli::examples;
 use crate::cli::values;
+use crate::commands::agent_log::LogLevel;
 use crate::ext::{JournalMode, Selection};
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::remote::target::Target;
@@ -97,6 +98,21 @@ pub struct Globals {
         value_parser = values::duration
     )]
     pub deadline: Option<Duration>,
+
+    /// Show the agent's own log
+    ///
+    /// This level and what matters more, from the agent's start on. Nothing
+    /// of it crosses the line without this option.
+    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    pub agent_log: Option<LogLevel>,
+
+    /// The texts of the agent's log [default: found by its build]
+    ///
+    /// The file e2wire-agent-BUILD.defmt that build-initrd writes, or the
+    /// agent's ELF. Looked for in this folder, ~/.local/share/e2wire,
+    /// /usr/local/share/e2wire and /usr/share/e2wire.
+    #[arg(long, global = true, value_name = "FILE", requires = "agent_log")]
+    pub agent_log_table: Option<PathBuf>,
 
     /// Report in JSON, one event a line
     ///

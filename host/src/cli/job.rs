@@ -11,6 +11,7 @@ use crate::cli::args::{
     PlanArgs, SelectionArgs, UndoArgs, Verb,
 };
 use crate::cli::speaker::{Manner, Stream};
+use crate::commands::agent_log::LogWish;
 use crate::commands::console::ConsoleRequest;
 use crate::commands::diff::DiffRequest;
 use crate::commands::install::{InstallRequest, UndoRequest};
@@ -172,6 +173,9 @@ pub fn from_args(args: Args) -> Result<Job> {
             appear: globals.wait,
             deadline: globals.deadline,
         },
+        agent_log: globals
+            .agent_log
+            .map(|level| LogWish { level, table: globals.agent_log_table }),
     };
     if reach.target != Target::Local && task.is_local() {
         return Err(contradiction(

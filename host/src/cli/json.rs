@@ -300,6 +300,10 @@ impl Observer for Watch {
             Event::Console(text) => {
                 self.json.write("console", &Console { text });
             }
+            Event::AgentLog { level, time, text } => {
+                let log = AgentLog { level: *level, time: *time, text };
+                self.json.write("agent_log", &log);
+            }
             Event::Warning { code, message } => {
                 self.json.write("warning", &Warning { code, message });
             }
@@ -310,6 +314,14 @@ impl Observer for Watch {
 /// A line of text on a console.
 #[derive(serde::Serialize)]
 struct Console<'a> {
+    text: &'a str,
+}
+
+/// A message of the agent's own log.
+#[derive(serde::Serialize)]
+struct AgentLog<'a> {
+    level: Option<&'static str>,
+    time: Option<&'a str>,
     text: &'a str,
 }
 

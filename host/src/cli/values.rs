@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
+use crate::commands::agent_log::LogLevel;
 use crate::ext::{BlockKind, JournalMode, Selection};
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::units::{BlockNumber, BlockSize, ByteOffset};
@@ -126,6 +127,16 @@ impl ValueEnum for Format {
             Self::Raw => "a sparse file with each block at its place",
             Self::Qcow2 => "for QEMU, qemu-nbd and qemu-img",
         }))
+    }
+}
+
+impl ValueEnum for LogLevel {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
     }
 }
 

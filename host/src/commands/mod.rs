@@ -5,6 +5,7 @@
 //! [`crate::stop::Stop`] and ends in a [`Report`]. Nothing here parses
 //! arguments or prints.
 
+pub mod agent_log;
 pub mod capture;
 pub mod console;
 pub mod convert;

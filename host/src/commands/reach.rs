@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use e2wire_protocol::message::Rights;
 
+use crate::commands::agent_log::{AgentLog, LogWish};
 use crate::commands::planned::Planned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identify::identify;
@@ -34,6 +35,8 @@ pub struct Reach {
     pub target: Target,
     /// How long to wait for what.
     pub patience: Patience,
+    /// What to show of the agent's own log.
+    pub agent_log: Option<LogWish>,
 }
 
 impl Reach {
@@ -270,8 +273,25 @@ pub fn connect<'w>(
 ) -> Result<Shared<'w>> {
     let mut session = session(reach, stop)?;
     let mut lines = ConsoleLines::default();
-    session.watch(Box::new(move |news| tell(&news, &mut lines, observer)));
+    let mut log = match &reach.agent_log {
+        Some(wish) => Some(AgentLog::new(wish.clone())?),
+        None => None,
+    };
+    let follows = log.is_some();
+    session.watch(Box::new(move |news| {
+        match (&news, &mut log) {
+            (News::Up(agent), Some(log)) => log.answers(agent.build, observer),
+            (News::Log(from, bytes), Some(log)) => {
+                log.take(*from, bytes, observer);
+            }
+            _ => {}
+        }
+        tell(&news, &mut lines, observer);
+    }));
     session.connect()?;
+    if follows {
+        session.follow_log()?;
+    }
     Ok(Arc::new(Mutex::new(session)))
 }
 
@@ -326,7 +346,11 @@ fn tell(news: &News<'_>, lines: &mut ConsoleLines, observer: &dyn Observer) {
     };
     match news {
         News::Text(text) => lines.take(text, observer),
-        News::Up(_) => {}
+        News::Up(_) | News::Log(..) => {}
+        News::NoLog(error) => warn(
+            "agent_log_unreadable",
+            format!("the agent's log is not shown: {error}"),
+        ),
         News::Silent => warn(
             "link_silent",
             "the agent has stopped answering; still asking".to_owned(),

@@ -10,10 +10,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use e2wire_protocol::digest::DeviceId;
-use e2wire_protocol::message::Busy;
+use e2wire_protocol::message::{Busy, DrainLog, LogStream, RequestBody};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::remote::client::{AgentFacts, Client, Counters, Event, Fetched};
+use crate::remote::client::{
+    AgentFacts, Client, Counters, Event, Fetched, Ticket,
+};
 use crate::remote::line::{Line, Received};
 use crate::remote::moment::Moment;
 use crate::source::Priority;
@@ -31,6 +33,12 @@ const UNSENT_MAX: usize = 8 * 1024;
 
 /// So much of what was seen on a line is kept to tell what is there.
 const SEEN_BYTES_MAX: usize = 8 * 1024;
+
+/// A piece of the agent's log is no longer: the line has better to do.
+const LOG_PIECE_BYTES: u16 = 1024;
+
+/// A request for what is not logged yet is asked again so rarely.
+const LOG_WAIT_MILLIS: u32 = 20_000;
 
 /// How long to wait for what.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,6 +89,10 @@ pub enum News<'a> {
     Stranger(&'a AgentFacts),
     /// A disk keeps the agent waiting.
     Busy(&'a Busy),
+    /// Some of the agent's own log, from this position on.
+    Log(u64, &'a [u8]),
+    /// The agent's log cannot be followed, and why.
+    NoLog(&'a Error),
 }
 
 /// Takes what happens on a line.
@@ -111,6 +123,8 @@ pub struct Session<'w> {
     silent_since: Option<Moment>,
     answers: VecDeque<Event>,
     buffer: Vec<u8>,
+    /// The request for the agent's log that is open, if it is followed.
+    log: Option<Ticket>,
 }
 
 impl<'w> Session<'w> {
@@ -134,6 +148,7 @@ impl<'w> Session<'w> {
             silent_since: None,
             answers: VecDeque::new(),
             buffer: Vec::new(),
+            log: None,
         }
     }
 
@@ -189,6 +204,33 @@ impl<'w> Session<'w> {
             self.step(give_up)?;
         }
         self.agent.clone().ok_or_else(|| self.nobody())
+    }
+
+    /// Has the agent's own log told to whoever watches: what there is of it
+    /// now, and then what is added. Nothing of it crosses the line otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fetched`].
+    pub fn follow_log(&mut self) -> Result<()> {
+        self.ask_for_log(0);
+        let first = self.log;
+        // The first piece is not waited for longer than anything else.
+        while self.log == first && self.log.is_some() {
+            self.step(Moment::NEVER)?;
+        }
+        Ok(())
+    }
+
+    fn ask_for_log(&mut self, from: u64) {
+        let wait_millis = if from == 0 { 0 } else { LOG_WAIT_MILLIS };
+        let drain = DrainLog {
+            stream: LogStream::Agent,
+            from,
+            bytes: LOG_PIECE_BYTES,
+            wait_millis,
+        };
+        self.log = Some(self.client.ask(RequestBody::Log(drain)));
     }
 
     /// Who answered last.
@@ -315,6 +357,18 @@ impl<'w> Session<'w> {
                     (self.watch)(News::Text(&text));
                 }
                 Event::Busy(busy) => (self.watch)(News::Busy(&busy)),
+                Event::Log(ticket, piece, bytes)
+                    if Some(ticket) == self.log =>
+                {
+                    (self.watch)(News::Log(piece.from, &bytes));
+                    let next = piece.from.saturating_add(bytes.len() as u64);
+                    self.ask_for_log(next);
+                }
+                Event::Failed(ticket, trouble) if Some(ticket) == self.log => {
+                    self.log = None;
+                    let error = trouble_error(trouble, &self.line.name());
+                    (self.watch)(News::NoLog(&error));
+                }
                 answer => self.answers.push_back(answer),
             }
         }

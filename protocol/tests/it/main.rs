@@ -5,3 +5,4 @@ mod overhead;
 mod transcripts;
 mod wire_v1;
 mod wire_v2;
+mod wire_v3;

@@ -24,8 +24,13 @@ fn requests() -> impl Strategy<Value = Request> {
             }
             ranges
         });
-    let codec =
-        prop_oneof![Just(Codec::Stored), any::<u8>().prop_map(Codec::Zstd)];
+    let codec = prop_oneof![
+        Just(Codec::Stored),
+        any::<u8>().prop_map(Codec::Zstd),
+        any::<(u8, u16)>().prop_map(|(level, stride)| {
+            Codec::ZstdColumns { level, stride }
+        }),
+    ];
     let fetch = (any::<[u8; 8]>(), ranges, codec, grant).prop_map(
         |(device, ranges, codec, grant)| {
             RequestBody::Fetch(Fetch {

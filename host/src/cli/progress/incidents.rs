@@ -36,6 +36,11 @@ impl Incidents {
                 return (self.shown_max > 0)
                     .then(|| format!("console: {text}"));
             }
+            Event::AgentLog { level, time, text } => {
+                let level = level.unwrap_or("unreadable");
+                let time = time.unwrap_or("-");
+                return Some(format!("agent: {time} {level}: {text}"));
+            }
             Event::Finding(finding) => format!("found: {finding}"),
             Event::Hole { run, fault } => {
                 let first = run.first().0;

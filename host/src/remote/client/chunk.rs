@@ -1,7 +1,7 @@
 //! A chunk while it is fetched: which of its fragments were asked for, which
 //! are here, and what they add up to.
 
-use e2wire_protocol::chunk::{Codec, Grant};
+use e2wire_protocol::chunk::{Codec, Grant, from_columns};
 use e2wire_protocol::digest::Tag;
 use e2wire_protocol::limits::{
     BODY_BYTES_MAX, ENCODED_BYTES_MAX, RESULT_BYTES_MAX,
@@ -251,6 +251,13 @@ impl OpenChunk {
             }
             Codec::Zstd(_) => {
                 zstd::bulk::decompress(&encoded.bytes, body_max).ok()
+            }
+            Codec::ZstdColumns { stride, .. } => {
+                let columns =
+                    zstd::bulk::decompress(&encoded.bytes, body_max).ok()?;
+                let mut body = vec![0; columns.len()];
+                from_columns(&columns, stride, &mut body)?;
+                Some(body)
             }
         }
     }

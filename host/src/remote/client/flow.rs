@@ -7,9 +7,14 @@ use e2wire_protocol::chunk::Codec;
 use e2wire_protocol::coding::Coding;
 use e2wire_protocol::limits::{FRAGMENT_BYTES_MAX, FRAGMENT_BYTES_MIN};
 use e2wire_protocol::message::AgentLimits;
+use e2wire_protocol::version::COLUMNS;
 
 use crate::remote::moment::Moment;
 use crate::remote::port::Nature;
+
+/// Most of what is read are tables of inodes, of this length or half of it;
+/// the agent finds out for each chunk whether columns of it help.
+const INODE_BYTES: u16 = 256;
 
 /// Bytes of a frame that are not payload: delimiters, kind, CRC and the head
 /// of a fragment, as they usually come out.
@@ -52,6 +57,8 @@ pub(super) struct Flow {
     ratio: f64,
     window: u32,
     zstd_level_max: u8,
+    /// What both sides speak.
+    version: u16,
     /// Bits per second of the agent's own port, when that is a serial one
     /// and ours is not.
     pace: Option<u32>,
@@ -76,6 +83,7 @@ impl Flow {
             pace: None,
             direct,
             zstd_level_max: 0,
+            version: 0,
         }
     }
 
@@ -100,7 +108,13 @@ impl Flow {
     /// The agent told of its end of the line: whatever lies between, when
     /// that is a serial port it sets the pace, and when it is none there is
     /// no console on the way.
-    pub(super) fn learn(&mut self, port_baud: u32, limits: &AgentLimits) {
+    pub(super) fn learn(
+        &mut self,
+        version: u16,
+        port_baud: u32,
+        limits: &AgentLimits,
+    ) {
+        self.version = version;
         self.zstd_level_max = limits.zstd_level;
         if self.nature.baud.is_none() {
             self.pace = (port_baud > 0).then_some(port_baud);
@@ -245,6 +259,10 @@ impl Flow {
         };
         match level.min(self.zstd_level_max) {
             0 => Codec::Stored,
+            // Where the agent has the time to try both.
+            level if level > 3 && self.version >= COLUMNS => {
+                Codec::ZstdColumns { level, stride: INODE_BYTES }
+            }
             level => Codec::Zstd(level),
         }
     }
@@ -309,7 +327,19 @@ mod tests {
         let mut flow = Flow::new(SERIAL);
         assert_eq!(flow.codec(), Codec::Stored);
         let limits = AgentLimits { zstd_level: 12, ..AgentLimits::default() };
-        flow.learn(115_200, &limits);
+        flow.learn(COLUMNS - 1, 115_200, &limits);
         assert_eq!(flow.codec(), Codec::Zstd(12));
+        flow.learn(COLUMNS, 115_200, &limits);
+        let codec = Codec::ZstdColumns { level: 12, stride: 256 };
+        assert_eq!(flow.codec(), codec);
+    }
+
+    #[test]
+    fn what_outruns_the_agent_is_not_compressed_twice() {
+        let nature = Nature { baud: None, console: false, listens: false };
+        let mut flow = Flow::new(nature);
+        let limits = AgentLimits { zstd_level: 9, ..AgentLimits::default() };
+        flow.learn(COLUMNS, 0, &limits);
+        assert_eq!(flow.codec(), Codec::Zstd(1));
     }
 }

@@ -187,17 +187,17 @@ impl Client {
         if hello.session != self.session {
             return;
         }
-        if Versions::OURS.common(hello.versions).is_none() {
+        let Some(version) = Versions::OURS.common(hello.versions) else {
             self.no_common_version(hello.versions);
             return;
-        }
+        };
         let new_boot = self.boot != Some(hello.boot);
         let was_up = self.silent && !new_boot;
         self.lose_everything();
         self.boot = Some(hello.boot);
         self.expected = reply.number.wrapping_add(1);
         self.last_reply = now;
-        self.flow.learn(hello.port_baud, &hello.limits);
+        self.flow.learn(version, hello.port_baud, &hello.limits);
         if hello.limits.open_requests > 0 {
             let most = usize::from(hello.limits.open_requests);
             self.open_max = self.open_max.min(most.max(2));

@@ -1,6 +1,7 @@
 //! The real `e2wire` and the real agent, both builds, over lines of every
 //! kind: the image is always the local one.
 
+mod agent_log;
 mod console;
 mod lab;
 mod lines;
