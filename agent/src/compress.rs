@@ -65,7 +65,6 @@ pub(crate) fn encode<'w>(
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "tests may panic")]
 mod tests {
     extern crate std;
 
