@@ -74,6 +74,17 @@ impl Scene {
         Ok(Self::of(kernel, initrd))
     }
 
+    /// A machine that only runs `script` by busybox, on the cloud kernel; its
+    /// initrd lies in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn of_script(script: &str, folder: &Path) -> Result<Self> {
+        let kernel = kernels::debian(Flavour::Cloud)?;
+        Ok(Self::of(kernel, foreign_initrd(folder, script)?))
+    }
+
     fn of(kernel: Kernel, initrd: PathBuf) -> Self {
         Self {
             kernel,

@@ -41,6 +41,14 @@ pub const TOOLS: &[Tool] = &[
     tool("sh", "dash"),
     tool("mkswap", "util-linux"),
     tool("blkid", "util-linux"),
+    tool("losetup", "mount"),
+    tool("mount", "mount"),
+    tool("umount", "mount"),
+    tool("swapon", "mount"),
+    tool("swapoff", "mount"),
+    tool("blockdev", "util-linux"),
+    tool("qemu-io", "qemu-utils"),
+    tool("strace", "strace"),
     tool("sfdisk", "fdisk"),
     tool("bash", "bash"),
     tool("jq", "jq"),
@@ -50,9 +58,6 @@ pub const TOOLS: &[Tool] = &[
 
 /// What `cargo xtask bench` needs besides.
 pub const BENCH_TOOLS: &[Tool] = &[
-    tool("mount", "mount"),
-    tool("umount", "mount"),
-    tool("strace", "strace"),
     tool("sync", "coreutils"),
     tool("cp", "coreutils"),
     tool("ncat", "ncat"),
@@ -96,6 +101,49 @@ pub fn command(program: &str) -> Command {
         .env("TZ", "UTC")
         .env("MKE2FS_CONFIG", "/dev/null");
     command
+}
+
+/// A file as a block device of its own, by the kernel's loop driver; given
+/// back with this value.
+#[derive(Debug)]
+pub struct LoopDevice {
+    path: String,
+}
+
+impl LoopDevice {
+    /// Of `file`.
+    ///
+    /// # Panics
+    ///
+    /// When there is none to be had: it takes root.
+    #[must_use]
+    pub fn new(file: &std::path::Path) -> Self {
+        let mut command = command("losetup");
+        command.args(["--find", "--show"]).arg(file);
+        // Another process may take the free one that was found.
+        for _ in 0..20 {
+            let output = command.output().expect("losetup runs");
+            let said = String::from_utf8_lossy(&output.stdout);
+            if output.status.success() {
+                return Self { path: said.trim().to_owned() };
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("no loop device for {}: run as root", file.display());
+    }
+
+    /// Its name, `/dev/loop7`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let mut command = command("losetup");
+        let _ = command.args(["--detach", &self.path]).status();
+    }
 }
 
 /// Whether we run as root.

@@ -4,8 +4,8 @@ use e2wire_protocol::chunk::SectorRange;
 use e2wire_protocol::digest::{DeviceId, PlanId, RangeDigest};
 use e2wire_protocol::limits::PATCH_BYTES_MAX;
 use e2wire_protocol::message::{
-    Arm, ArmedRange, Failure, Put, ReplyBody, RequestBody, Rights, Upload,
-    Write, put_armed_range,
+    Arm, ArmedRange, Failure, InUse, Put, ReplyBody, RequestBody, Rights,
+    Upload, Write, put_armed_range,
 };
 use e2wire_protocol::patch;
 
@@ -101,5 +101,77 @@ fn an_armed_session_writes_and_nobody_else() {
         assert!(on_disk() == new, "{build:?}");
         assert_eq!(ask(&mut client, RequestBody::Disarm(id), &[]), "Done");
         assert_eq!(write(&mut client, id, 64, small), "NotArmed");
+    }
+}
+
+fn root(program: &str, words: &[&str]) -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = std::process::Command::new(program)
+        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .args(words)
+        .output()
+        .unwrap_or_else(|e| panic!("{program} (Debian: mount): {e}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {words:?}, as root: {said}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A loop device, and what is undone when it goes.
+struct Loop {
+    device: String,
+    used: Option<(&'static str, String)>,
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        if let Some((program, place)) = self.used.take() {
+            root(program, &[&place]);
+        }
+        root("losetup", &["--detach", &self.device]);
+    }
+}
+
+#[test]
+fn a_device_that_this_machine_uses_is_not_armed() {
+    for build in BUILDS {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("disk");
+        std::fs::File::create(&file).unwrap().set_len(4 << 20).unwrap();
+        let file = file.to_str().unwrap();
+        let device = root("losetup", &["--find", "--show", file]);
+        let mut looped = Loop { device, used: None };
+        let device = looped.device.clone();
+        let arguments = ["--rw", "--device", &device];
+        let (_agent, mut client) = Agent::over_pipes(build, &arguments);
+        assert!(client.hello().rights.has(Rights::WRITE));
+        let id = client.devices()[0].id;
+        let refused = |how: InUse| format!("{:?}", Failure::InUse(how));
+
+        root("mkswap", &["--quiet", &device]);
+        root("swapon", &[&device]);
+        looped.used = Some(("swapoff", device.clone()));
+        assert_eq!(arm(&mut client, id, 0, 8), refused(InUse::Swap));
+        root("swapoff", &[&device]);
+        looped.used = None;
+
+        root("mke2fs", &["-q", "-F", &device]);
+        let place = folder.path().join("mounted");
+        std::fs::create_dir(&place).unwrap();
+        let place = place.to_str().unwrap();
+        root("mount", &["-t", "ext4", "-o", "ro", &device, place]);
+        looped.used = Some(("umount", place.to_owned()));
+        assert_eq!(arm(&mut client, id, 0, 8), refused(InUse::Mounted));
+        root("umount", &[place]);
+        looped.used = None;
+
+        let held = rustix::fs::open(
+            device.as_str(),
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::EXCL,
+            rustix::fs::Mode::empty(),
+        );
+        let held = held.unwrap();
+        assert_eq!(arm(&mut client, id, 0, 8), refused(InUse::Exclusive));
+        drop(held);
+        assert_eq!(arm(&mut client, id, 0, 8), "Done");
     }
 }

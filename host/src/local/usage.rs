@@ -43,10 +43,14 @@ pub fn usage(path: &Path, system: &SystemPaths) -> Result<Usage> {
         });
     }
     let number = (major(metadata.rdev()), minor(metadata.rdev()));
-    Ok(of_number(&devices, number))
+    let mut usage = of_number(&devices, number);
+    // A loop device does not keep others from what it is made of.
+    let real = fs::canonicalize(path).map_err(failed)?;
+    usage.used_by.extend(attached(&devices, &real));
+    Ok(usage)
 }
 
-/// What uses the file `real` through a loop device.
+/// What uses the file or device `real` through a loop device.
 fn attached(devices: &[Device], real: &Path) -> Vec<String> {
     devices
         .iter()

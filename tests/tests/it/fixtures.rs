@@ -32,6 +32,8 @@ fn digest(fixture: &Fixture) -> String {
 /// Fixture, question to debugfs, and what the answer must hold: the features
 /// are really there, so that the comparisons say something about them.
 const SHOWS: &[(&str, &str, &str)] = &[
+    ("by-kernel", "stat crowd", "Flags: 0x81000"),
+    ("by-kernel", "ex scattered", " 1/ 1 "),
     ("ext2-1k-full", "stat far", "(TIND)"),
     ("ext2-4k-full", "stat far", "(DIND)"),
     ("ext4-no-extents", "stat far", "(TIND)"),

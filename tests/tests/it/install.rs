@@ -2,6 +2,7 @@
 //! e2image and e2fsck.
 
 mod cuts;
+mod devices;
 mod faults;
 mod guards;
 mod lines;

@@ -19,7 +19,7 @@ use crate::manifest::{self, Manifest};
 use crate::observer::Observer;
 use crate::source::BlockSource;
 use crate::stop::Stop;
-use crate::units::{BlockNumber, BlockSize, ByteOffset, ByteRange};
+use crate::units::{BlockCount, BlockNumber, BlockSize, ByteOffset, ByteRange};
 
 /// Where in a filesystem the superblock lies.
 pub(super) const SUPERBLOCK_AT: u64 = 1024;
@@ -33,6 +33,8 @@ pub(super) struct Content {
     pub(super) manifest: Option<Manifest>,
     /// The blocks that the image is known to hold.
     pub(super) held: BlockSet,
+    /// Blocks of zeros that it perhaps never held.
+    pub(super) doubtful: BlockCount,
 }
 
 /// How far an image is walked.
@@ -103,11 +105,19 @@ impl Content {
         let source = image.source();
         let walk = Capture::new(source, observer, stop).walk(walker, None)?;
         let size = walk.geometry.block_size;
+        let mut doubtful = BlockCount(0);
         let held = match (&known, proof) {
             (Some((_, records)), Proof::Manifest) => {
                 records.iter().map(|record| record.run).collect()
             }
-            _ => image.stored.touched(size),
+            _ if image.format == Format::Normal => image.stored.touched(size),
+            _ => {
+                let mut held = image.stored.touched(size);
+                let zeros = unproven_zeros(source, &walk, &held, stop)?;
+                doubtful = zeros.count();
+                held.subtract(&zeros);
+                held
+            }
         };
         let manifest = known.map(|(manifest, _)| manifest);
         let place = BlockSize::MIN.bytes_u64();
@@ -123,7 +133,7 @@ impl Content {
                 "repair a copy of the image, then install that: --original",
             ));
         }
-        Ok(Self { image, walk, manifest, held })
+        Ok(Self { image, walk, manifest, held, doubtful })
     }
 
     pub(super) fn source(&self) -> &dyn BlockSource {
@@ -197,6 +207,49 @@ impl Content {
     pub(super) fn holds_superblock(&self) -> bool {
         self.held.contains(self.superblock_block())
     }
+}
+
+/// How much of an image is looked at in one step.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// The blocks of zeros in `touched` that an image without a manifest perhaps
+/// never held: a file tells no more than whether any of a page, or of a
+/// cluster, was written. What every image has all of is believed.
+fn unproven_zeros(
+    source: &dyn BlockSource,
+    walk: &Walk,
+    touched: &BlockSet,
+    stop: &Stop,
+) -> Result<BlockSet> {
+    let size = walk.geometry.block_size;
+    let mut zeros = BlockSet::new();
+    for (kind, blocks) in &walk.kinds {
+        let in_every_image = matches!(
+            kind,
+            BlockKind::Superblock
+                | BlockKind::Descriptors
+                | BlockKind::BlockBitmap
+                | BlockKind::InodeBitmap
+                | BlockKind::InodeTable
+        );
+        if in_every_image {
+            continue;
+        }
+        let mut own = blocks.clone();
+        own.intersect_with(touched);
+        let runs = own.runs().filter_map(|run| run.bytes(size));
+        for part in runs.flat_map(|run| run.cut(STEP_BYTES)) {
+            stop.check()?;
+            let first = size.block_of(part.start()).0;
+            let bytes = read_bytes(source, part)?;
+            for (block, bytes) in (first..).zip(bytes.chunks(size.bytes())) {
+                if bytes.iter().all(|byte| *byte == 0) {
+                    zeros.insert(BlockNumber(block));
+                }
+            }
+        }
+    }
+    Ok(zeros)
 }
 
 fn prove(

@@ -233,6 +233,13 @@ impl Job<'_, '_> {
         shown.groups.clone_from(&compared.groups);
         shown.remarks.clone_from(&found.remarks);
         shown.remarks.extend(self.remarks.iter().cloned());
+        if self.content.doubtful.0 > 0 && self.request.original.is_none() {
+            shown.remarks.push(format!(
+                "{} of zeros in the image stay out of the plan: without a \
+                 manifest nobody can tell whether it ever held them.",
+                text::count(self.content.doubtful.0, "block")
+            ));
+        }
         if journal::lacks_journal(self.content) {
             shown.remarks.push(
                 "The image says that its journal is still to be replayed, \

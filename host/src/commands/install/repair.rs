@@ -21,7 +21,7 @@ use crate::commands::install::content::Content;
 use crate::commands::install::identity::refused;
 use crate::commands::install::journal::replayed;
 use crate::commands::paths::Paths;
-use crate::commands::writing::read_bytes;
+use crate::commands::writing::{read_bytes, same_or_read};
 use crate::error::Result;
 use crate::ext::{BlockKind, Traced};
 use crate::source::BlockSource;
@@ -30,6 +30,9 @@ use crate::units::{BlockCount, BlockNumber, BlockRun, ByteOffset, ByteRange};
 
 /// So many files are named.
 const NAMED_MAX: usize = 20;
+
+/// So many blocks are asked about together.
+const ASKED_AT_ONCE: usize = 256;
 
 /// The unit in which a sparse file tells what was written to it.
 const PAGE_BYTES: u64 = 4096;
@@ -85,10 +88,8 @@ impl Repair<'_> {
 
     fn structure(&self, class: &mut Classified) -> Result<()> {
         let written = self.written();
-        // A file of 4 KiB pages cannot tell which of several blocks in a page
-        // was written.
-        let exact = self.copy.size().bytes_u64() >= PAGE_BYTES;
-        let mut unseen: BTreeMap<BlockKind, BlockSet> = BTreeMap::new();
+        let exact = self.tells_what_was_written();
+        let mut doubtful = Vec::new();
         for (kind, blocks) in &self.copy.walk.kinds {
             if *kind == BlockKind::Data {
                 continue;
@@ -98,18 +99,17 @@ impl Repair<'_> {
                 let known = self.original.held.contains(block)
                     || written.contains(block)
                         && (sure || !self.is_zero(block)?);
-                if known {
+                let hole = self.original.walk.selected.contains(block);
+                // A bitmap is only an extract: the repair's is right.
+                if known || is_bitmap(*kind) && !hole {
                     class.known.insert(block);
-                } else if !self.original.walk.selected.contains(block) {
-                    unseen.entry(*kind).or_default().insert(block);
+                } else if !hole {
+                    doubtful.push((*kind, block));
                 }
             }
         }
-        // What only says where structure may grow is never looked into.
-        unseen.remove(&BlockKind::ReservedDescriptors);
-        // What the image was not asked for: --journal live.
-        unseen.remove(&BlockKind::Journal);
-        let Some((kind, blocks)) = unseen.iter().next() else { return Ok(()) };
+        let mut unseen = self.unlike_device(doubtful)?;
+        let Some((kind, blocks)) = unseen.pop_first() else { return Ok(()) };
         let first = blocks.runs().next().map_or(0, |run| run.first().0);
         Err(refused(format!(
             "the copy relies on {} of kind {kind} that the image never held \
@@ -117,9 +117,51 @@ impl Repair<'_> {
             text::count(blocks.count().0, "block"),
         ))
         .hint(
-            "image the device once more, so that the image has them, and \
-             repair a copy of that",
+            "image the device once more, so that the image has them (inode \
+             tables: --full-tables), and repair a copy of that",
         ))
+    }
+
+    /// Whether the file of the copy shows which blocks the repair wrote: one
+    /// of 4 KiB pages cannot tell which of several blocks in a page, and one
+    /// without holes tells nothing.
+    fn tells_what_was_written(&self) -> bool {
+        let all = self.copy.geometry().blocks;
+        self.copy.size().bytes_u64() >= PAGE_BYTES
+            && self.copy.touched().count() < all
+    }
+
+    /// Of blocks that the repair took for what the copy reads there, mostly
+    /// zeros, those where the device has something else.
+    fn unlike_device(
+        &self,
+        mut blocks: Vec<(BlockKind, BlockNumber)>,
+    ) -> Result<BTreeMap<BlockKind, BlockSet>> {
+        // What only says where structure may grow is never looked into, and
+        // --journal live does not ask for the rest of the journal.
+        blocks.retain(|(kind, _)| {
+            !matches!(kind, BlockKind::ReservedDescriptors | BlockKind::Journal)
+        });
+        blocks.sort_unstable_by_key(|(_, block)| *block);
+        let mut unlike: BTreeMap<BlockKind, BlockSet> = BTreeMap::new();
+        for some in blocks.chunks(ASKED_AT_ONCE) {
+            let mut wanted = Vec::with_capacity(some.len());
+            for (_, block) in some {
+                let place = self.place(*block)?;
+                wanted.push((self.there(place)?, self.copy.bytes(place)?));
+            }
+            let asked: Vec<(ByteRange, &[u8])> =
+                wanted.iter().map(|(at, b)| (*at, b.as_slice())).collect();
+            let now = same_or_read(self.device, &asked)?;
+            for (((kind, block), (_, new)), now) in
+                some.iter().zip(&wanted).zip(now)
+            {
+                if now.is_some_and(|now| now != *new) {
+                    unlike.entry(*kind).or_default().insert(*block);
+                }
+            }
+        }
+        Ok(unlike)
     }
 
     fn contents(&self, class: &mut Classified) -> Result<()> {
@@ -288,6 +330,13 @@ impl Repair<'_> {
             .ok_or_else(|| refused(format!("no device has a block {block}")))
     }
 
+    /// A place of the filesystem on the device.
+    fn there(&self, place: ByteRange) -> Result<ByteRange> {
+        let start = ByteOffset(place.start().0.saturating_add(self.offset.0));
+        ByteRange::new(start, place.length())
+            .ok_or_else(|| refused("no device is so long".to_owned()))
+    }
+
     fn is_zero(&self, block: BlockNumber) -> Result<bool> {
         let bytes = self.copy.bytes(self.place(block)?)?;
         Ok(bytes.iter().all(|byte| *byte == 0))
@@ -300,16 +349,17 @@ impl Repair<'_> {
         there: BlockNumber,
     ) -> Result<bool> {
         let wanted = self.copy.bytes(self.place(block)?)?;
-        let there = self.place(there)?;
-        let start = ByteOffset(there.start().0.saturating_add(self.offset.0));
-        let there = ByteRange::new(start, there.length())
-            .ok_or_else(|| refused("no device is so long".to_owned()))?;
+        let there = self.there(self.place(there)?)?;
         let asked = [(there, *blake3::hash(&wanted).as_bytes())];
         match self.device.differing(&asked)?.is_empty() {
             true => Ok(true),
             false => Ok(read_bytes(self.device, there)? == wanted),
         }
     }
+}
+
+const fn is_bitmap(kind: BlockKind) -> bool {
+    matches!(kind, BlockKind::BlockBitmap | BlockKind::InodeBitmap)
 }
 
 /// A stretch of a file, and where it lay before.

@@ -80,9 +80,19 @@ impl Loop {
         self.rescue.run(&Self::WORDS)
     }
 
-    /// Writes the repair back; then the disk is as the control.
+    /// The copies of superblock and descriptors in group 1 of 1 KiB blocks.
+    fn backups(&self) -> Vec<u8> {
+        let disk = self.rescue.bytes();
+        disk.get(8193 * 1024..8195 * 1024).unwrap_or_default().to_vec()
+    }
+
+    /// Writes the repair back; then the disk is as the control. Copies in
+    /// other groups stay what they are, whatever the repair did to those of
+    /// the image, which never held them.
     fn install(&self, name: &str) {
+        let backups = self.backups();
         self.rescue.confirm(&Self::WORDS);
+        assert!(self.backups() == backups, "{name}: copies were changed");
         let verdict = oracle::e2fsck(&self.rescue.disk);
         assert_eq!(verdict.status, 0, "{name}: {}", verdict.messages);
         let now = files(&self.rescue, &self.rescue.disk);
@@ -282,4 +292,45 @@ fn a_device_that_changed_meanwhile_is_refused() {
     assert_eq!(refused.code, 5, "{}", refused.said);
     assert!(refused.said.contains("these structures"), "{}", refused.said);
     assert!(refused.said.contains("directory"), "{}", refused.said);
+}
+
+/// A repair that no longer believes what a descriptor says of unused inodes
+/// relies on tables that no image holds, and reads zeros there: right if the
+/// device has zeros as well, and dangerous if not.
+#[test]
+fn what_the_image_never_held_is_only_relied_on_where_it_is_so() {
+    for (name, group, block) in
+        [("ext4-1k-full", 1, 1024), ("ext4-4k-full", 0, 4096_u64)]
+    {
+        let table = Loop::new(Rescue::new(name), &[]);
+        let said = oracle::dumpe2fs(&[], &table.rescue.disk);
+        let (_, of_group) =
+            said.split_once(&format!("Group {group}:")).unwrap();
+        let (_, rest) = of_group.split_once("Inode table at ").unwrap();
+        let (_, rest) = rest.split_once('-').unwrap();
+        let digits: String =
+            rest.chars().take_while(char::is_ascii_digit).collect();
+        let last: u64 = digits.parse().unwrap();
+        table.make_copy();
+        let commands = table.rescue.path("commands");
+        let lines = ["flags 4", "itable_unused 0", "checksum calc"]
+            .map(|what| format!("set_bg {group} {what}"));
+        std::fs::write(&commands, lines.join("\n")).unwrap();
+        let mut command = tools::command("debugfs");
+        command.args(["-w", "-f"]).arg(&commands);
+        command.arg(table.rescue.path("copy.raw"));
+        oracle::assert_success("debugfs", &oracle::run(&mut command));
+        // All of the table counts now, and nobody knows its last block.
+        let before = table.rescue.bytes();
+        table.rescue.poke(last * block, b"an inode that was in use");
+        let refused = table.plan();
+        assert_eq!(refused.code, 5, "{name}: {}", refused.said);
+        assert!(refused.said.contains("--full-tables"), "{}", refused.said);
+        assert!(refused.said.contains("inode-table"), "{}", refused.said);
+        table.rescue.poke(last * block, &[0; 24]);
+        assert!(table.rescue.bytes() == before);
+        let _ = table.plan().token();
+        table.repair_copy();
+        table.install(name);
+    }
 }

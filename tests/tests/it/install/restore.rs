@@ -208,3 +208,101 @@ fn a_filesystem_inside_a_disk_is_found_by_its_offset() {
     assert_eq!(first["at"], disk.offset() + 1024, "{}", list.said);
     assert!(Path::new(&undo).exists());
 }
+
+/// The bytes that a command writes to `path`, as the kernel counts them.
+fn written_to(path: &Path, rescue: &Rescue, command: &[String]) -> u64 {
+    let trace = rescue.path("trace");
+    let mut strace = tools::command("strace");
+    strace
+        .current_dir(rescue.path(""))
+        .env("XDG_STATE_HOME", rescue.path(""))
+        .args(["-f", "-y", "-e", "trace=write,pwrite64,pwritev,writev", "-o"])
+        .arg(&trace)
+        .args(command);
+    oracle::assert_success(&command[0], &oracle::run(&mut strace));
+    let place = format!("<{}>", path.display());
+    std::fs::read_to_string(&trace)
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(&place))
+        .map(|line| {
+            let (_, count) = line.rsplit_once("= ").unwrap();
+            count
+                .trim()
+                .parse::<u64>()
+                .unwrap_or_else(|e| panic!("{line}: {e}"))
+        })
+        .sum()
+}
+
+/// Target 13: after a change of 1 % of the inodes, both sides in one run.
+#[test]
+fn an_install_writes_what_differs_and_e2image_all() {
+    let rescue = Rescue::new("ext4-1k");
+    let tree = rescue.path("tree");
+    std::fs::create_dir(&tree).unwrap();
+    for file in 0..2000 {
+        std::fs::write(tree.join(file.to_string()), "").unwrap();
+    }
+    std::fs::File::create(&rescue.disk).unwrap().set_len(32 << 20).unwrap();
+    let mut mke2fs = tools::command("mke2fs");
+    mke2fs.args(["-q", "-I", "256", "-b", "4096", "-N", "4096", "-O"]);
+    mke2fs
+        .arg("none,has_journal,extent,filetype,metadata_csum,64bit,dir_index");
+    mke2fs.arg("-d").arg(&tree).arg(&rescue.disk);
+    oracle::assert_success("mke2fs", &oracle::run(&mut mke2fs));
+    let image = rescue.path("image.e2i");
+    let made = oracle::E2image::default().run(&rescue.disk, &image);
+    oracle::assert_success("e2image", &made);
+    let touch: Vec<String> = (12..2000)
+        .step_by(100)
+        .map(|inode| format!("sif <{inode}> mtime 20230101"))
+        .collect();
+    let commands = rescue.path("commands");
+    std::fs::write(&commands, touch.join("\n")).unwrap();
+    let mut debugfs = tools::command("debugfs");
+    debugfs.args(["-w", "-f"]).arg(&commands).arg(&rescue.disk);
+    oracle::assert_success("debugfs", &oracle::run(&mut debugfs));
+    let theirs = rescue.copy(&rescue.disk, "theirs");
+    let image = image.to_str().unwrap();
+    let words = ["install", "--allow-changed", image, "disk"];
+    let token = rescue.run(&words).token();
+    let program = |program: &std::ffi::OsStr, words: &[&str]| {
+        let mut all = vec![program.to_str().unwrap().to_owned()];
+        all.extend(words.iter().map(|word| (*word).to_owned()));
+        all
+    };
+    let e2image = tools::command("e2image");
+    let words = [&words[..], &["--confirm", &token]].concat();
+    let e2wire = rescue.e2wire(&[]);
+    let ours = program(e2wire.get_program(), &words);
+    let ours = written_to(&rescue.disk, &rescue, &ours);
+    let all = ["-I", theirs.to_str().unwrap(), image];
+    let all = program(e2image.get_program(), &all);
+    let all = written_to(&theirs, &rescue, &all);
+    println!("e2wire wrote {ours} bytes, e2image {all}");
+    assert!(ours > 0 && ours * 5 <= all, "{ours} of {all}");
+    // And the same came of it.
+    let (ours, theirs) = (rescue.bytes(), std::fs::read(&theirs).unwrap());
+    assert!(ours[2048..] == theirs[2048..]);
+}
+
+/// An image without a manifest: what it never held reads as zeros like what
+/// it held as zeros, where both share a page of its file.
+#[test]
+fn zeros_that_an_image_perhaps_never_held_are_not_written() {
+    let rescue = Rescue::new("ext4-1k-full");
+    let image = rescue.image("a.raw", &["--no-manifest"]);
+    let said = oracle::debugfs(&[], "bmap <2> 0", &rescue.disk);
+    let root: u64 = said.split_whitespace().last().unwrap().parse().unwrap();
+    e2wire_tests::rescue::poke(&image, root * 1024, &[0; 1024]);
+    let good = rescue.bytes();
+    rescue.poke(2048 + 10, &[1; 4]);
+    let image = image.to_str().unwrap();
+    let words = ["install", "--unproven", image, "disk"];
+    let planned = rescue.run(&words);
+    let remarks = planned.event("plan")["remarks"].to_string();
+    assert!(remarks.contains("of zeros in the image stay out"), "{remarks}");
+    rescue.confirm(&words);
+    assert!(rescue.bytes() == good, "more than the damage was written");
+}
