@@ -57,11 +57,8 @@ pub const TOOLS: &[Tool] = &[
 ];
 
 /// What `cargo xtask bench` needs besides.
-pub const BENCH_TOOLS: &[Tool] = &[
-    tool("sync", "coreutils"),
-    tool("cp", "coreutils"),
-    tool("ncat", "ncat"),
-];
+pub const BENCH_TOOLS: &[Tool] =
+    &[tool("sync", "coreutils"), tool("cp", "coreutils"), tool("ncat", "ncat")];
 
 /// Where `program` lies. Administrators' programs count even when the
 /// caller's search path leaves them out.
