@@ -45,6 +45,8 @@ struct Chunk {
     pins: u16,
     used: u64,
     made: Instant,
+    /// Sectors in it could not be read.
+    is_faulty: bool,
 }
 
 impl Chunk {
@@ -60,6 +62,7 @@ impl Chunk {
             pins: 0,
             used: 0,
             made: Instant::from_micros(0),
+            is_faulty: false,
         }
     }
 
@@ -86,17 +89,33 @@ impl Cache {
         }
     }
 
-    /// The chunk that answers `key`, pinned.
-    pub(crate) fn pin(&mut self, key: Key, now: Instant) -> Option<ChunkIndex> {
+    /// The chunk that answers `key`, pinned. Who asks for it `anew`, from its
+    /// beginning on, is not given one with sectors that could not be read:
+    /// that is how a read is tried again.
+    pub(crate) fn pin(
+        &mut self,
+        key: Key,
+        anew: bool,
+        now: Instant,
+    ) -> Option<ChunkIndex> {
         self.clock = self.clock.wrapping_add(1);
         let clock = self.clock;
         let (index, chunk) = (0..)
             .zip(&mut self.chunks)
             .filter(|(_, chunk)| !chunk.is_free() && chunk.key == key)
-            .find(|(_, chunk)| now.since(chunk.made) <= SERVES_FOR)?;
+            .filter(|(_, chunk)| now.since(chunk.made) <= SERVES_FOR)
+            .filter(|(_, chunk)| !(anew && chunk.is_faulty))
+            .max_by_key(|(_, chunk)| chunk.made)?;
         chunk.pins = chunk.pins.checked_add(1)?;
         chunk.used = clock;
         Some(ChunkIndex(index))
+    }
+
+    /// Sectors in the chunk could not be read.
+    pub(crate) fn mark_faulty(&mut self, index: ChunkIndex) {
+        if let Some(chunk) = self.chunks.get_mut(usize::from(index.0)) {
+            chunk.is_faulty = true;
+        }
     }
 
     /// The fragments that were to be sent have been.
@@ -148,6 +167,7 @@ impl Cache {
             pins: 1,
             used: self.clock,
             made: now,
+            is_faulty: false,
         };
         let places = (0..).zip(&mut self.taken);
         let free = places.filter(|(_, taken)| !**taken);
@@ -281,8 +301,8 @@ mod tests {
         assert_eq!(bytes(&cache, index, 4095, 2), encoded[4095..4097]);
         assert_eq!(bytes(&cache, index, 40_000, 10_000), encoded[40_000..]);
         assert!(cache.pieces(index, 50_000, 16384).is_none());
-        assert_eq!(cache.pin(key(2), NOW), None);
-        assert_eq!(cache.pin(key(1), NOW), Some(index));
+        assert_eq!(cache.pin(key(2), true, NOW), None);
+        assert_eq!(cache.pin(key(1), true, NOW), Some(index));
     }
 
     #[test]
@@ -294,9 +314,9 @@ mod tests {
             let index = insert(&mut cache, i, big).unwrap();
             cache.unpin(index);
         }
-        assert_eq!(cache.pin(key(1), NOW), None);
+        assert_eq!(cache.pin(key(1), true, NOW), None);
         assert_eq!(bytes(&cache, pinned, 4000, 200), [0; 200]);
-        assert!(cache.pin(key(39), NOW).is_some());
+        assert!(cache.pin(key(39), true, NOW).is_some());
         assert_eq!(cache.available_pages(), PAGES - 2 * CHUNK_PAGES_MAX);
         // Everything pinned: nothing more fits, nothing is lost.
         let mut more = 0;
@@ -314,6 +334,6 @@ mod tests {
             let index = insert(&mut cache, i, 3000).unwrap();
             cache.unpin(index);
         }
-        assert!((0..=255).all(|i| cache.pin(key(i), NOW).is_some()));
+        assert!((0..=255).all(|i| cache.pin(key(i), true, NOW).is_some()));
     }
 }

@@ -182,11 +182,18 @@ impl Agent<'_> {
             return Stage::Failed(Failure::NoDevice);
         };
         let codec = fetch.fetch.codec;
-        match read::write_body(sectors, codec, &mut work.body) {
-            Some(length) => self.encode(index, key, length, now, encoder),
-            // The platform read something else than it was asked to.
-            None => Stage::Failed(Failure::Device(0)),
+        let length = read::write_body(sectors, codec, &mut work.body);
+        // The platform may have read something else than it was asked to.
+        let Some(length) = length else {
+            return Stage::Failed(Failure::Device(0));
+        };
+        let stage = self.encode(index, key, length, now, encoder);
+        if let Stage::Ready(chunk) = stage
+            && !sectors.unreadable.is_empty()
+        {
+            self.memory.cache.mark_faulty(chunk);
         }
+        stage
     }
 
     /// Encodes the body of `length` bytes that lies in the workspace, and
@@ -350,9 +357,10 @@ impl Agent<'_> {
         }
         let Memory { queue, cache, .. } = &mut *self.memory;
         let Some(open) = queue.get(index) else { return false };
-        let (key, reads) = match &open.work {
+        let (key, reads, anew) = match &open.work {
             Work::Fetch(work) => {
-                (work.key, matches!(work.fetch.task, Task::Read(_)))
+                let reads = matches!(work.fetch.task, Task::Read(_));
+                (work.key, reads, work.fetch.grant.first() == 0)
             }
             Work::Flush { .. } => {
                 let (job, purpose) = (Job::Flush, Purpose::Flush);
@@ -372,7 +380,7 @@ impl Agent<'_> {
             }
             _ => return false,
         };
-        if let Some(chunk) = cache.pin(key, now) {
+        if let Some(chunk) = cache.pin(key, anew, now) {
             self.enter(index, Stage::Ready(chunk));
             return true;
         }

@@ -123,6 +123,41 @@ fn a_bad_sector_is_told_apart_from_its_neighbours() {
 }
 
 #[test]
+fn what_could_not_be_read_is_read_again_when_it_is_asked_for_anew() {
+    let mut rig = Rig::new(vec![Disk::new("sda", 2000)]);
+    let mut client = rig.host();
+    let fetch = read(&rig, &[(16, 24)], Codec::Stored);
+    for (bad, count) in [(vec![30], 1), (vec![], 0), (vec![31, 32], 0)] {
+        rig.disks.disks[0].bad = bad.into_iter().collect();
+        rig.send(&mut client, RequestBody::Fetch(fetch.clone()));
+        let got = rig.run(&mut client);
+        let (encoded, codec) = join(&fetch, &got);
+        let (_, runs) = unpack(&decode(encoded, codec), 24);
+        let lost = runs.iter().filter(|(_, k)| *k == RunKind::Unreadable);
+        // What was read well is kept, and not read again.
+        assert_eq!(lost.count(), count, "{runs:?}");
+    }
+    // A fragment that was lost on the way is of the same reading.
+    let mut fetch = read(&rig, &[(100, 24)], Codec::Stored);
+    rig.disks.disks[0].bad.extend([110]);
+    rig.send(&mut client, RequestBody::Fetch(fetch.clone()));
+    let before = rig.run(&mut client);
+    rig.disks.disks[0].bad.clear();
+    fetch.grant = Grant::new(256, 3, 1).unwrap();
+    rig.send(&mut client, RequestBody::Fetch(fetch.clone()));
+    let after = rig.run(&mut client);
+    let tags: BTreeSet<_> = before
+        .iter()
+        .chain(&after)
+        .filter_map(|got| match got.body() {
+            ReplyBody::Fragment(fragment) => Some(fragment.tag.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((before.is_empty(), after.len(), tags.len()), (false, 1, 1));
+}
+
+#[test]
 fn no_more_is_sent_than_granted() {
     let mut rig = Rig::new(vec![Disk::new("sda", 2000)]);
     let mut client = rig.host();
