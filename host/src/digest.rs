@@ -95,13 +95,17 @@ pub struct Collector {
 }
 
 /// The ranges of a finished image.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ranges {
     /// What is known, ascending.
     pub records: Vec<RangeRecord>,
     /// Ranges whose blocks did not arrive in one piece: their digests have to
     /// be computed from the blocks once more.
     pub missing: Vec<BlockRun>,
+    /// The pieces in which these did arrive, ascending.
+    pieces: Vec<RangeRecord>,
+    /// What was computed once more.
+    computed: Vec<RangeRecord>,
 }
 
 impl Collector {
@@ -137,7 +141,11 @@ impl Collector {
             })
             .collect();
         arrived.sort_unstable_by_key(|&(first, count, ..)| (first, count));
-        let mut result = Ranges { records: Vec::new(), missing: Vec::new() };
+        let record = |run, digest, crcs: &std::ops::Range<usize>| {
+            let block_crcs = self.crcs.get(crcs.clone())?.to_vec();
+            Some(RangeRecord { run, digest, block_crcs })
+        };
+        let mut result = Ranges::default();
         for run in ranges(stored, size) {
             let wanted = (run.first().0, run.count().0);
             let found = arrived
@@ -145,16 +153,25 @@ impl Collector {
                     (first, u64::from(count))
                 });
             let known = found.ok().and_then(|index| arrived.get(index));
-            let crcs = known.and_then(|(.., crcs)| self.crcs.get(crcs.clone()));
-            match (known, crcs) {
-                (Some((_, _, digest, _)), Some(crcs)) => {
-                    result.records.push(RangeRecord {
-                        run,
-                        digest: *digest,
-                        block_crcs: crcs.to_vec(),
-                    });
-                }
-                _ => result.missing.push(run),
+            let known = known
+                .and_then(|(_, _, digest, crcs)| record(run, *digest, crcs));
+            if let Some(known) = known {
+                result.records.push(known);
+                continue;
+            }
+            result.missing.push(run);
+            let from =
+                arrived.partition_point(|(first, ..)| *first < run.first().0);
+            let inside = arrived
+                .iter()
+                .skip(from)
+                .take_while(|(first, ..)| *first < run.end().0);
+            for (first, count, digest, crcs) in inside {
+                let count = BlockCount(u64::from(*count));
+                let piece = BlockRun::new(BlockNumber(*first), count);
+                result.pieces.extend(
+                    piece.and_then(|piece| record(piece, *digest, crcs)),
+                );
             }
         }
         result
@@ -165,24 +182,61 @@ impl Ranges {
     /// Adds what was computed once more; call [`Self::complete`] after the
     /// last.
     pub fn add(&mut self, record: RangeRecord) {
-        self.records.push(record);
+        self.computed.push(record);
     }
 
     /// The records in order, and the content digest; `None` while one is
     /// missing.
+    ///
+    /// What was computed once more counts when it is what had arrived. If it
+    /// is not, because the source changed or can no longer be read, the
+    /// pieces stand for themselves: they are what was stored.
     #[must_use]
     pub fn complete(mut self) -> Option<(Vec<RangeRecord>, Digest)> {
-        self.records.sort_unstable_by_key(|record| record.run.first());
-        let have = |run: &BlockRun| {
-            self.records
+        self.computed.sort_unstable_by_key(|record| record.run.first());
+        let mut records = std::mem::take(&mut self.records);
+        for run in &self.missing {
+            let pieces = self.pieces_of(*run);
+            let computed = self
+                .computed
                 .binary_search_by_key(&run.first(), |r| r.run.first())
-                .is_ok()
-        };
-        if !self.missing.iter().all(have) {
-            return None;
+                .ok()
+                .and_then(|index| self.computed.get(index))
+                .filter(|record| record.run == *run);
+            let arrived = pieces.iter().flat_map(|piece| &piece.block_crcs);
+            match computed {
+                Some(record)
+                    if pieces.is_empty()
+                        || arrived.eq(record.block_crcs.iter()) =>
+                {
+                    records.push(record.clone());
+                }
+                _ if !pieces.is_empty() => {
+                    records.extend_from_slice(pieces);
+                }
+                _ => return None,
+            }
         }
-        let digest = content(&self.records);
-        Some((self.records, digest))
+        records.sort_unstable_by_key(|record| record.run.first());
+        let digest = content(&records);
+        Some((records, digest))
+    }
+
+    /// The pieces in which `run` arrived, if all of it did.
+    fn pieces_of(&self, run: BlockRun) -> &[RangeRecord] {
+        let place = |at: BlockNumber| {
+            self.pieces.partition_point(|piece| piece.run.first() < at)
+        };
+        let pieces = self.pieces.get(place(run.first())..place(run.end()));
+        let pieces = pieces.unwrap_or_default();
+        let mut at = run.first();
+        for piece in pieces {
+            if piece.run.first() != at {
+                return &[];
+            }
+            at = piece.run.end();
+        }
+        if at == run.end() { pieces } else { &[] }
     }
 }
 
@@ -234,6 +288,32 @@ mod tests {
             ranges.add(record(part, size));
         }
         assert_eq!(ranges.complete().unwrap(), (whole, expected));
+    }
+
+    #[test]
+    fn what_changed_since_it_arrived_is_known_by_its_pieces() {
+        let size = BlockSize::from_bytes(1024).unwrap();
+        let set: BlockSet = [run(1, 9)].into_iter().collect();
+        let pieces = [record(run(1, 3), size), record(run(4, 6), size)];
+        let finished = |computed: &[RangeRecord]| {
+            let mut collector = Collector::default();
+            collector.add(&pieces[1]);
+            collector.add(&pieces[0]);
+            let mut ranges = collector.finish(&set, size);
+            for record in computed {
+                ranges.add(record.clone());
+            }
+            ranges.complete().unwrap().0
+        };
+        let whole = record(run(1, 9), size);
+        assert_eq!(finished(std::slice::from_ref(&whole)), [whole]);
+        // It can no longer be read, or only parts of it.
+        assert_eq!(finished(&[]), pieces);
+        assert_eq!(finished(&[record(run(1, 2), size)]), pieces);
+        let mut other = bytes(run(1, 9), size);
+        other[5000] ^= 1;
+        let other = RangeRecord::of(run(1, 9), size, &other);
+        assert_eq!(finished(&[other]), pieces);
     }
 
     #[test]

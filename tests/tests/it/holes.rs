@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use e2wire::commands::capture::{Capture, Captured};
 use e2wire::commands::holes::{self, LostBlocks};
+use e2wire::digest::RangeRecord;
 use e2wire::error::Result;
 use e2wire::ext::{BlockKind, Walk, WalkOptions, Walker};
 use e2wire::image::ImageSink as _;
@@ -235,6 +236,64 @@ fn a_sector_that_can_be_read_at_last_is_no_hole() {
     assert!(captured.losses.is_empty(), "{:?}", captured.holes);
     assert!(captured.changed.is_empty() && made == right);
     assert!(faulty.failures() > 10);
+}
+
+/// A disk whose sectors can each be read once, but for its first part.
+struct Dying {
+    disk: LocalSource,
+    seen: Mutex<RangeSet>,
+}
+
+/// What tells of changes is read twice: nobody doubts that part here.
+const LASTING: u64 = 64 << 10;
+
+impl BlockSource for Dying {
+    fn facts(&self) -> &SourceFacts {
+        self.disk.facts()
+    }
+
+    fn read(
+        &self,
+        ranges: &[ByteRange],
+        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut seen = self.seen.lock().unwrap();
+        for sector in ranges.iter().flat_map(|range| range.cut(SECTOR)) {
+            if sector.start().0 >= LASTING && seen.contains(sector) {
+                let what =
+                    Payload::Unreadable(sector.length(), ReadFault::Medium);
+                let _ = each(Piece { at: sector.start(), what });
+            } else {
+                self.disk.read(&[sector], each)?;
+            }
+            seen.insert(sector);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_was_read_well_once_is_stored_and_proven() {
+    let fixture = fixture("ext4-1k-full");
+    let clean = Faulty::new(&fixture, RangeSet::new(), 0);
+    let (right, _, whole) = image(&clean);
+    let disk = LocalSource::open(&fixture.path, ByteOffset(0)).unwrap();
+    let dying = Dying { disk, seen: Mutex::default() };
+    let rescue = Rescue::new(&dying, RangeSet::new());
+    let (made, walk, captured) = image(&rescue);
+    assert!(made == right && captured.losses.is_empty());
+    assert_eq!(captured.stored, whole.stored);
+    let size = walk.geometry.block_size;
+    let mut proven = 0;
+    for record in &captured.records {
+        let range = record.run.bytes(size).unwrap();
+        let bytes = &made[range.start().0 as usize..range.end().0 as usize];
+        assert_eq!(RangeRecord::of(record.run, size, bytes), *record);
+        proven += record.run.count().0;
+    }
+    assert_eq!(proven, captured.stored.count().0);
+    // Some ranges arrived in pieces, so this disk was read twice.
+    assert!(captured.records.len() > whole.records.len());
 }
 
 #[test]
