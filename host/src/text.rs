@@ -67,6 +67,16 @@ pub fn from_bytes(bytes: &[u8]) -> String {
     text
 }
 
+/// `word` as a shell reads it back: in quotes where it has to be.
+#[must_use]
+pub fn shell(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-+=:,./@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', "'\\''")))
+}
+
 /// A number of bytes as people read it: `512 B`, `4.0 KiB`, `1.8 TiB`.
 #[must_use]
 pub fn bytes(count: ByteCount) -> String {
@@ -165,6 +175,21 @@ pub fn is_readable(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shell_reads_back_what_was_quoted() {
+        for (word, quoted) in [
+            ("/dev/sda3", "/dev/sda3"),
+            ("tcp:[fe80::1]:7000", "'tcp:[fe80::1]:7000'"),
+            ("a b", "'a b'"),
+            ("serial:/dev/ttyS0?baud=9600", "'serial:/dev/ttyS0?baud=9600'"),
+            ("it's", "'it'\\''s'"),
+            ("$(reboot)", "'$(reboot)'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell(word), quoted);
+        }
+    }
 
     #[test]
     fn nothing_that_steers_a_terminal_comes_through() {

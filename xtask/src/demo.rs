@@ -54,7 +54,8 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
     let scratch = target().join("demo");
     let _ = fs::remove_dir_all(&scratch);
     fs::create_dir_all(&scratch)?;
-    let usual = if options.device.is_some() { 200 } else { 1 };
+    let own = options.device.is_none();
+    let usual = if own { 1 } else { 200 };
     let accelerate = options.accelerate.unwrap_or(usual);
     let device = match options.device {
         Some(device) => device
@@ -68,6 +69,14 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
     demo.normal()?;
     demo.verify()?;
     demo.serial(agent, accelerate)?;
+    if own {
+        demo.repair(agent, accelerate)?;
+    } else {
+        println!(
+            "\n6. A repair from a distance is shown on a filesystem made for \
+             it: leave out\n   the device, which is only read."
+        );
+    }
     println!(
         "\nAll as it should be. The images lie in {}; look around:\n  \
          debugfs -R 'ls -l /' {}",
@@ -75,6 +84,42 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         demo.out("complete.raw").display()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The disk at the other end of the line.
+struct Distant<'a> {
+    demo: &'a Demo,
+    target: String,
+    sick: PathBuf,
+}
+
+impl Distant<'_> {
+    /// e2wire over the line; its log stays in the demo's folder.
+    fn e2wire(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.demo.e2wire);
+        command.args(["-t", &self.target]).args(words);
+        command.env("XDG_STATE_HOME", &self.demo.scratch);
+        command
+    }
+
+    /// Shows the plan of a command, then carries it out; answers its token.
+    fn confirm(&self, mut command: Command) -> Result<String> {
+        let planned = self.demo.show_lines(&mut command, 40)?;
+        ensure!(planned.status.code() == Some(5), "no plan");
+        let said = String::from_utf8_lossy(&planned.stdout);
+        let token = said.split_once("--confirm ");
+        let token = token.and_then(|(_, rest)| rest.split_whitespace().next());
+        let token = token.context("the plan has no token")?.to_owned();
+        self.demo.succeed(command.args(["--confirm", &token]))?;
+        Ok(token)
+    }
+}
+
+/// `cp`, holes and all.
+fn copy(from: &Path, to: &Path) -> Command {
+    let mut command = Command::new("cp");
+    command.arg("--sparse=always").arg(from).arg(to);
+    command
 }
 
 /// A filesystem to show things on: files, links, attributes, a directory with
@@ -203,14 +248,7 @@ impl Demo {
                 factor => format!(", {factor} times accelerated,"),
             }
         );
-        let pace = Pace {
-            baud: BAUD.saturating_mul(accelerate),
-            latency: Duration::from_millis(2),
-            faults: Faults { lose: 1e-4, text: 1e-4, ..Faults::default() },
-            seed: 4,
-            speeds_matter: false,
-        };
-        let line = PtyPair::new(&pace)?;
+        let line = PtyPair::new(&pace(accelerate))?;
         let agent = Agent::on_serial(agent, &self.device, line.far(), BAUD)?;
         let target = line.target(BAUD);
         let over_line = |words: &[&str]| {
@@ -256,6 +294,64 @@ impl Demo {
         Ok(())
     }
 
+    fn repair(&self, agent: Build, accelerate: u32) -> Result<()> {
+        println!(
+            "\n6. A repair from a distance: the disk at the other end of the \
+             line is damaged,\n   a copy of its metadata is repaired here, \
+             and only what the repair changed\n   goes back."
+        );
+        let sick = self.out("sick.img");
+        self.succeed(&mut copy(&self.device, &sick))?;
+        for request in
+            ["sif <108> links_count 9", "unlink /punched", "freei <110>"]
+        {
+            let mut debugfs = tools::command("debugfs");
+            debugfs.args(["-w", "-R", request]).arg(&sick);
+            self.succeed(&mut debugfs)?;
+        }
+        let before = self.out("sick-before.img");
+        self.succeed(&mut copy(&sick, &before))?;
+        let line = PtyPair::new(&pace(accelerate))?;
+        let port = format!("{},{BAUD}", line.far().display());
+        let agent = Agent::start(agent, &sick, &["--serial", &port, "--rw"])?;
+        let distant = Distant { demo: self, target: line.target(BAUD), sick };
+        let (image, repair) = (self.out("sick.qcow2"), self.out("copy.raw"));
+        self.succeed(
+            distant.e2wire(&["image"]).arg(&distant.sick).arg(&image),
+        )?;
+        let mut convert = Command::new(&self.e2wire);
+        self.succeed(convert.arg("convert").arg(&image).arg(&repair))?;
+        let mut e2fsck = tools::command("e2fsck");
+        let repaired = self.show(e2fsck.arg("-fy").arg(&repair))?;
+        ensure!(repaired.status.code() == Some(1), "e2fsck repaired nothing");
+        println!("   What did it change, and in which files?");
+        let mut diff = Command::new(&self.e2wire);
+        let output =
+            self.show_lines(diff.arg("diff").arg(&image).arg(&repair), 40)?;
+        ensure!(output.status.code() == Some(4), "diff found no difference");
+        println!("   The plan, tried out first, and carried out then:");
+        let mut words = distant.e2wire(&["install", "--rehearse"]);
+        words.arg("--original").arg(&image).arg(&repair).arg(&distant.sick);
+        let token = distant.confirm(words)?;
+        let (code, said) = self.fsck(&distant.sick)?;
+        ensure!(code == Some(0), "the disk is not repaired: {said}");
+        println!("   -> the disk is sound. And back again, to the last byte:");
+        let undo = format!("{}.{token}.undo", repair.display());
+        let mut words = distant.e2wire(&["undo", &undo]);
+        words.arg(&distant.sick);
+        distant.confirm(words)?;
+        drop(agent);
+        let differs = first_difference(&distant.sick, &before)?;
+        ensure!(differs.is_none(), "the undo left byte {differs:?} otherwise");
+        let carried = line.carried();
+        println!(
+            "   -> every byte is what it was; all of this took {} bytes on \
+             the line",
+            carried.to_near.saturating_add(carried.to_far)
+        );
+        Ok(())
+    }
+
     fn image(&self, arguments: &[&str], output: &Path) -> Result<()> {
         let mut command = Command::new(&self.e2wire);
         command.arg("image").args(arguments).arg(&self.device).arg(output);
@@ -275,6 +371,18 @@ impl Demo {
         let said = String::from_utf8_lossy(&output.stdout)
             .replace(&*device.to_string_lossy(), "");
         Ok((output.status.code(), said))
+    }
+}
+
+/// A console's line that loses a byte in ten thousand, with a kernel that
+/// talks.
+fn pace(accelerate: u32) -> Pace {
+    Pace {
+        baud: BAUD.saturating_mul(accelerate),
+        latency: Duration::from_millis(2),
+        faults: Faults { lose: 1e-4, text: 1e-4, ..Faults::default() },
+        seed: 4,
+        speeds_matter: false,
     }
 }
 
@@ -303,8 +411,14 @@ fn flip(path: &Path, at: u64) -> Result<()> {
 }
 
 impl Demo {
-    /// Prints a command, runs it, prints what it says.
+    /// Prints a command, runs it, prints what it says: the beginning of it.
     fn show(&self, command: &mut Command) -> Result<Output> {
+        // dumpe2fs lists every group; the beginning is enough here.
+        self.show_lines(command, 6)
+    }
+
+    /// The same, with so many lines of what it says.
+    fn show_lines(&self, command: &mut Command, most: usize) -> Result<Output> {
         let here = format!("{}/", self.scratch.display());
         let name = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
         let mut words = vec![
@@ -318,8 +432,7 @@ impl Demo {
         let output = command.stdin(Stdio::null()).output()?;
         let said = [&output.stdout[..], &output.stderr[..]].concat();
         let said = String::from_utf8_lossy(&said);
-        // dumpe2fs lists every group; the beginning is enough here.
-        for line in said.lines().take(6) {
+        for line in said.lines().take(most) {
             println!("     {}", line.replace(&here, ""));
         }
         Ok(output)

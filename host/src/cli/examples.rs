@@ -121,6 +121,11 @@ pub(super) const EXAMPLES: &[Example] = &[
         "e2wire install --only descriptors,block-bitmap sda3.qcow2 /dev/sda3",
     ),
     example(
+        "install",
+        "Only one file's inode, map and attributes",
+        "e2wire install --inodes /lost+found sda3.qcow2 /dev/sda3",
+    ),
+    example(
         "undo",
         "See what an undo file holds",
         "e2wire undo --list sda3.qcow2.k7w2m9xq4e.undo",

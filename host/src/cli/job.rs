@@ -318,6 +318,7 @@ fn install(args: InstallArgs) -> Result<InstallRequest> {
         original: args.original,
         only: args.only,
         groups: args.groups,
+        inodes: args.inodes,
         fetch_data: args.fetch_data,
         rehearse: args.rehearse,
         data: args.data,

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use crate::commands::agent_log::LogLevel;
+use crate::commands::install::InodeChoice;
 use crate::ext::{BlockKind, JournalMode, Selection};
 use crate::image::format::{Format, Qcow2Compression, Qcow2Layout};
 use crate::units::{BlockNumber, BlockSize, ByteOffset};
@@ -63,6 +64,16 @@ pub(super) fn numbers(text: &str) -> Result<RangeInclusive<u32>, String> {
         return Err(wrong());
     }
     Ok(first..=last)
+}
+
+/// Inodes: a path, or as [`numbers`].
+pub(super) fn inodes(text: &str) -> Result<InodeChoice, String> {
+    if text.starts_with('/') {
+        return Ok(InodeChoice::Path(text.to_owned()));
+    }
+    numbers(text)
+        .map(InodeChoice::Numbers)
+        .map_err(|why| format!("{why}, or a path that begins with /"))
 }
 
 /// A length of time: digits and `ms`, `s`, `m` or `h`; seconds without.

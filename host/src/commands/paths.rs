@@ -88,6 +88,36 @@ pub(super) fn directories(
         .map(|claim| (claim.inode, claim.run))
 }
 
+/// The inode that has the path `path` from the root, if all of it is known.
+///
+/// # Errors
+///
+/// When the source cannot be read at all.
+pub(super) fn find(
+    path: &str,
+    source: &dyn BlockSource,
+    size: BlockSize,
+    claims: &[Claim],
+) -> Result<Option<u32>> {
+    let mut at = ROOT;
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        let mut found = None;
+        for (inode, run) in directories(claims) {
+            if inode != at {
+                continue;
+            }
+            each_entry(source, size, run, &mut |entry, name| {
+                if name == part.as_bytes() {
+                    found = found.or(Some(entry));
+                }
+            })?;
+        }
+        let Some(next) = found else { return Ok(None) };
+        at = next;
+    }
+    Ok(Some(at))
+}
+
 /// Hands over every entry of a directory's blocks, but for the directory
 /// itself and its parent.
 fn each_entry(

@@ -74,7 +74,7 @@ pub fn undo_on(
         && let Some((begun, path)) = carry.begun(token)?
     {
         let done = carry_out(&carry, &begun, &path)?;
-        return Ok((report_written(&begun, &path, done), None));
+        return Ok((report_written(reached, &begun, &path, done), None));
     }
     let file = UndoFile::open(&request.file)?;
     refuse_other_device(&file, reached)?;
@@ -113,7 +113,7 @@ pub fn undo_on(
     let (own, path) =
         carry.save(&mirror.plan, &facts, &mut |some| mirror.both(some))?;
     let done = carry_out(&carry, &own, &path)?;
-    Ok((report_written(&own, &path, done), None))
+    Ok((report_written(reached, &own, &path, done), None))
 }
 
 /// The device must be the one that the plan was made for.

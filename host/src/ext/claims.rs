@@ -12,7 +12,7 @@ use crate::units::{BlockCount, BlockNumber, BlockRun};
 const COPIES_MAX: usize = 4;
 
 /// How many claims are kept.
-const CLAIMS_MAX: usize = 1 << 20;
+pub const CLAIMS_MAX: usize = 1 << 20;
 
 /// Blocks that an inode claims.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,7 +67,8 @@ impl Watch {
 }
 
 /// Whether blocks of this kind belong to an inode.
-pub(super) const fn is_owned(kind: BlockKind) -> bool {
+#[must_use]
+pub const fn is_owned(kind: BlockKind) -> bool {
     !matches!(
         kind,
         BlockKind::Superblock

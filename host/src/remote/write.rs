@@ -461,7 +461,7 @@ impl WriteTarget for RemoteTarget<'_> {
 
     fn disarm(&mut self) -> Result<()> {
         let id = self.id;
-        self.session().disarm(id)
+        self.session().let_go(id)
     }
 }
 

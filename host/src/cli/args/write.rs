@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use crate::cli::{examples, values};
+use crate::commands::install::InodeChoice;
 use crate::ext::BlockKind;
 use crate::units::ByteOffset;
 
@@ -97,6 +98,22 @@ pub struct InstallArgs {
         help_heading = "Selection"
     )]
     pub groups: Option<Vec<RangeInclusive<u32>>>,
+
+    /// Only what belongs to these inodes, such as `12,15-17,/etc/fstab`
+    ///
+    /// Numbers, or paths that the directories in the image lead to: of the
+    /// inode table the bytes of these inodes, their maps, directories and
+    /// attributes (with --data their contents). Bitmaps and descriptors
+    /// belong to no inode.
+    #[arg(
+        long,
+        value_name = "INODES",
+        value_delimiter = ',',
+        value_parser = values::inodes,
+        conflicts_with = "fetch_data",
+        help_heading = "Selection"
+    )]
+    pub inodes: Option<Vec<InodeChoice>>,
 
     /// Also the contents of files, as far as the image holds them
     #[arg(long, help_heading = "Selection")]

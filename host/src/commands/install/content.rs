@@ -10,6 +10,7 @@ use crate::commands::verify;
 use crate::commands::writing::read_bytes;
 use crate::digest::RangeRecord;
 use crate::error::{Error, ErrorKind, Result};
+use crate::ext::claims::Claim;
 use crate::ext::{
     BlockKind, Geometry, Scope, Selection, Walk, WalkOptions, Walker,
 };
@@ -27,7 +28,8 @@ pub(super) const SUPERBLOCK_AT: u64 = 1024;
 /// An image that was opened and walked.
 pub(super) struct Content {
     image: OpenImage,
-    /// What was asked of the walk, and what it found.
+    options: WalkOptions,
+    /// What the walk found.
     pub(super) walk: Walk,
     /// Its manifest, if it has one.
     pub(super) manifest: Option<Manifest>,
@@ -91,7 +93,7 @@ impl Content {
         if proof == Proof::Manifest {
             prove(path, &image, known.as_ref(), observer, stop)?;
         }
-        let walker = Walker::new(WalkOptions {
+        let options = WalkOptions {
             selection: Selection::Complete,
             scope: match (image.format, depth) {
                 (Format::Normal, _) => Scope::Tables,
@@ -101,9 +103,10 @@ impl Content {
             trace: depth == Depth::Traced,
             device_length: Some(image.source().facts().length),
             ..WalkOptions::default()
-        });
+        };
         let source = image.source();
-        let walk = Capture::new(source, observer, stop).walk(walker, None)?;
+        let walk = Capture::new(source, observer, stop)
+            .walk(Walker::new(options), None)?;
         let size = walk.geometry.block_size;
         let mut doubtful = BlockCount(0);
         let held = match (&known, proof) {
@@ -133,11 +136,29 @@ impl Content {
                 "repair a copy of the image, then install that: --original",
             ));
         }
-        Ok(Self { image, walk, manifest, held, doubtful })
+        Ok(Self { image, options, walk, manifest, held, doubtful })
     }
 
     pub(super) fn source(&self) -> &dyn BlockSource {
         self.image.source()
+    }
+
+    /// Who claims `blocks`: the same walk once more.
+    ///
+    /// # Errors
+    ///
+    /// When the image cannot be read at all.
+    pub(super) fn claims(
+        &self,
+        blocks: BlockSet,
+        observer: &dyn Observer,
+        stop: &Stop,
+    ) -> Result<Vec<Claim>> {
+        let options = WalkOptions { trace: false, ..self.options };
+        let walker = Walker::new(options).watching(blocks);
+        let again =
+            Capture::new(self.source(), observer, stop).walk(walker, None)?;
+        Ok(again.claims)
     }
 
     /// What the image may hold: blocks of which the file has any byte, and

@@ -148,17 +148,30 @@ impl Comparison<'_> {
     /// What shall lie at `range` of the filesystem.
     fn wanted(&self, kind: BlockKind, range: ByteRange) -> Result<Vec<u8>> {
         let new = self.content.bytes(range)?;
-        if kind != BlockKind::Descriptors || self.request.groups.is_none() {
-            return Ok(new);
-        }
-        // Only the descriptors of some groups: the others stay.
+        // Only the descriptors of some groups, or some inodes of a table: the
+        // others stay.
+        let groups = self.request.groups.is_some();
+        let order = match kind {
+            BlockKind::Descriptors if groups => self.descriptor_order(),
+            BlockKind::InodeTable if self.wish.is_of_inodes() => {
+                BTreeMap::new()
+            }
+            _ => return Ok(new),
+        };
         let mut mixed = read_bytes(self.device, self.on_device(range)?)?;
         let size = self.content.size();
         let first = size.block_of(range.start()).0;
-        let order = self.descriptor_order();
         for (index, block) in (first..).zip(0..mixed.len() / size.bytes()) {
-            let Some(part) = order.get(&index) else { continue };
-            for slot in self.wish.descriptors(*part).unwrap_or_default() {
+            let slots = match (kind, order.get(&index)) {
+                (BlockKind::InodeTable, _) => {
+                    self.wish.slots(BlockNumber(index))
+                }
+                (_, Some(part)) => {
+                    self.wish.descriptors(*part).unwrap_or_default()
+                }
+                (_, None) => continue,
+            };
+            for slot in slots {
                 let from = block * size.bytes() + slot.start;
                 let to = block * size.bytes() + slot.end;
                 mixed[from..to].copy_from_slice(&new[from..to]);
@@ -198,11 +211,14 @@ impl Comparison<'_> {
         self.request.data
             && self.wish.kind(BlockKind::Data)
             && self.request.groups.is_none()
+            && self.request.inodes.is_none()
     }
 
-    /// Nothing was left out by --only or --groups.
-    pub(super) fn is_whole(&self) -> bool {
-        self.request.only.is_none() && self.request.groups.is_none()
+    /// Nothing was left out by --only, --groups or --inodes.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.request.only.is_none()
+            && self.request.groups.is_none()
+            && self.request.inodes.is_none()
     }
 
     pub(super) fn on_device(&self, range: ByteRange) -> Result<ByteRange> {

@@ -9,13 +9,14 @@ mod content;
 mod difference;
 mod fetch;
 mod identity;
+mod inodes;
 mod journal;
 mod rehearse;
 mod repair;
 mod request;
 mod select;
 
-pub use request::{InstallRequest, UndoRequest};
+pub use request::{InodeChoice, InstallRequest, UndoRequest};
 
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,6 +24,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::commands::install::content::{Content, Depth, Proof};
 use crate::commands::install::difference::{Compared, Comparison};
 use crate::commands::install::identity::{Found, identify_device, refused};
+use crate::commands::install::inodes::Chosen;
 use crate::commands::install::repair::Repair;
 use crate::commands::install::select::Wish;
 use crate::commands::reach::Reach;
@@ -91,7 +93,7 @@ pub fn install_to(
             message: format!("going on with the plan in {}", path.display()),
         });
         let done = carry_out(&carry, &undo, &path)?;
-        return Ok((report_written(&undo, &path, done), None));
+        return Ok((report_written(reached, &undo, &path, done), None));
     }
     if let Some(inodes) = &request.fetch_data {
         let report = fetch::fetch(request, inodes, reached, observer, stop)?;
@@ -99,7 +101,8 @@ pub fn install_to(
     }
     let (content, remarks) = open_content(request, reached, observer, stop)?;
     tell_holes(&content, observer);
-    let job = Job { request, content: &content, remarks, carry };
+    let chosen = Chosen::of(request, &content, observer, stop)?;
+    let job = Job { request, content: &content, chosen, remarks, carry };
     job.run()
 }
 
@@ -167,6 +170,8 @@ fn tell_holes(content: &Content, observer: &dyn Observer) {
 struct Job<'a, 'w> {
     request: &'a InstallRequest,
     content: &'a Content,
+    /// The inodes that the plan is restricted to, if it is.
+    chosen: Option<Chosen>,
     remarks: Vec<String>,
     carry: Carry<'a, 'w>,
 }
@@ -176,7 +181,8 @@ impl Job<'_, '_> {
         let (request, reached) = (self.request, self.carry.reached);
         let found = identify_device(request, self.content, reached)?;
         refuse_active_mmp(reached, request.dest_offset, self.carry.stop)?;
-        let wish = Wish::new(request, &self.content.walk);
+        let chosen = self.chosen.as_ref();
+        let wish = Wish::new(request, &self.content.walk, chosen);
         journal::refuse_recovery(self.content, &found, &wish)?;
         let comparison = Comparison {
             request,
@@ -221,7 +227,7 @@ impl Job<'_, '_> {
             &mut |entries| comparison.both(entries),
         )?;
         let done = carry_out(&self.carry, &undo, &path)?;
-        Ok((report_written(&undo, &path, done), None))
+        Ok((report_written(reached, &undo, &path, done), None))
     }
 
     fn describe(&self, compared: &Compared, found: &Found) -> WritePlan {
@@ -231,7 +237,7 @@ impl Job<'_, '_> {
         shown.image = self.request.image.display().to_string();
         shown.uuid = Some(uuid_text(&self.content.geometry().uuid));
         shown.groups.clone_from(&compared.groups);
-        shown.remarks.clone_from(&found.remarks);
+        shown.remarks.extend(found.remarks.iter().cloned());
         shown.remarks.extend(self.remarks.iter().cloned());
         if self.content.doubtful.0 > 0 && self.request.original.is_none() {
             shown.remarks.push(format!(
@@ -239,6 +245,9 @@ impl Job<'_, '_> {
                  manifest nobody can tell whether it ever held them.",
                 text::count(self.content.doubtful.0, "block")
             ));
+        }
+        if let Some(chosen) = &self.chosen {
+            shown.remarks.extend(chosen.remarks.iter().cloned());
         }
         if journal::lacks_journal(self.content) {
             shown.remarks.push(
@@ -320,6 +329,7 @@ pub(super) fn other_plan(shown: &WritePlan) -> Error {
 }
 
 pub(super) fn report_written(
+    reached: &Reached<'_>,
     undo: &UndoFile,
     path: &std::path::Path,
     done: Executed,
@@ -334,11 +344,12 @@ pub(super) fn report_written(
             text::bytes(done.written),
             undo.facts.device
         ))
-        .line(format!("To go back: e2wire undo {} DEVICE", path.display()))
+        .line(format!("To go back: {}", reached.undo_command(path)))
         .fact("changed", done.written.0 > 0)
         .fact("written_bytes", done.written.0)
         .fact("found_bytes", done.found.0)
         .fact("undo", path.display().to_string())
+        .fact("undo_command", reached.undo_command(path))
 }
 
 pub(super) fn now_s() -> u64 {

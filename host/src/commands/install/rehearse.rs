@@ -5,19 +5,22 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::block_set::BlockSet;
 use crate::commands::install::content::{Content, SUPERBLOCK_AT};
 use crate::commands::install::difference::Comparison;
 use crate::commands::install::identity::refused;
-use crate::commands::writing::read_bytes;
+use crate::commands::writing::{read_bytes, same_or_read};
 use crate::error::{Error, Result};
 use crate::ext::BlockKind;
 use crate::install::Plan;
 use crate::text;
 use crate::undo::Stage;
-use crate::units::{BlockCount, BlockRun, ByteCount, ByteRange};
+use crate::units::{BlockSize, ByteRange};
 
 /// How much is laid down at a time.
-const STEP_BYTES: u64 = 1 << 20;
+const STEP_BYTES: u64 = 64 * 1024;
+/// How many stretches are asked about together.
+const STEP_RANGES: usize = 128;
 
 /// So many lines of what e2fsck says are passed on.
 const LINES_MAX: usize = 6;
@@ -43,26 +46,30 @@ pub(super) fn rehearse(
     let lay = |at: u64, bytes: &[u8]| {
         overlay.as_file().write_all_at(bytes, at).map_err(failed)
     };
-    let mut structure = content.walk.selected.clone();
-    if let Some(data) = content.walk.kind(BlockKind::Data) {
-        structure.subtract(data);
-    }
-    for part in structure
-        .runs()
-        .filter_map(|run| run.bytes(size))
-        .flat_map(|run| run.cut(STEP_BYTES))
-    {
+    let (held, unknown) = structure(content);
+    for some in parts(&held, size).chunks(STEP_RANGES) {
         comparison.stop.check()?;
-        // Where the image has it, the device has it after the plan, and
-        // over a line that saves all of it.
-        let bytes = match comparison.is_whole() && is_held(content, part) {
-            true => content.bytes(part)?,
-            false => {
-                let there = comparison.on_device(part)?;
-                read_bytes(comparison.device, there)?
-            }
+        let mut wanted = Vec::with_capacity(some.len());
+        for part in some {
+            wanted.push((comparison.on_device(*part)?, content.bytes(*part)?));
+        }
+        let asked: Vec<(ByteRange, &[u8])> =
+            wanted.iter().map(|(at, bytes)| (*at, bytes.as_slice())).collect();
+        // Where all of the image is wanted, the device has it after the
+        // plan. Else what the device has is the same for the most part, and
+        // need not cross a line.
+        let now = match comparison.is_whole() {
+            true => vec![None; wanted.len()],
+            false => same_or_read(comparison.device, &asked)?,
         };
-        lay(part.start().0, &bytes)?;
+        for ((part, now), (_, bytes)) in some.iter().zip(now).zip(&wanted) {
+            lay(part.start().0, now.as_ref().unwrap_or(bytes))?;
+        }
+    }
+    for part in parts(&unknown, size) {
+        comparison.stop.check()?;
+        let there = comparison.on_device(part)?;
+        lay(part.start().0, &read_bytes(comparison.device, there)?)?;
     }
     lay(SUPERBLOCK_AT, &comparison.superblock)?;
     for entry in &plan.entries {
@@ -75,13 +82,26 @@ pub(super) fn rehearse(
     judge(overlay.path())
 }
 
-fn is_held(content: &Content, part: ByteRange) -> bool {
-    let size = content.size();
-    let first = size.block_of(part.start());
-    let end = size.blocks_for(ByteCount(part.end().0));
-    let count = BlockCount(end.0.saturating_sub(first.0));
-    BlockRun::new(first, count)
-        .is_some_and(|run| content.held.contains_run(run))
+/// The structure that the image holds, and what of it only the device knows.
+fn structure(content: &Content) -> (BlockSet, BlockSet) {
+    let mut structure = content.walk.selected.clone();
+    if let Some(data) = content.walk.kind(BlockKind::Data) {
+        structure.subtract(data);
+    }
+    let mut held = structure.clone();
+    held.intersect_with(&content.held);
+    structure.subtract(&held);
+    // What an image left out of the journal is old: e2fsck -n does not look
+    // at it, and it may be most of all.
+    if let Some(journal) = content.walk.kind(BlockKind::Journal) {
+        structure.subtract(journal);
+    }
+    (held, structure)
+}
+
+fn parts(blocks: &BlockSet, size: BlockSize) -> Vec<ByteRange> {
+    let runs = blocks.runs().filter_map(|run| run.bytes(size));
+    runs.flat_map(|run| run.cut(STEP_BYTES)).collect()
 }
 
 fn judge(overlay: &Path) -> Result<String> {

@@ -6,6 +6,15 @@ use std::path::PathBuf;
 use crate::ext::BlockKind;
 use crate::units::ByteOffset;
 
+/// Inodes, as they are chosen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum InodeChoice {
+    /// By number.
+    Numbers(RangeInclusive<u32>),
+    /// The one that this path leads to, in the image.
+    Path(String),
+}
+
 /// Writes an image back to a device.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct InstallRequest {
@@ -19,6 +28,8 @@ pub struct InstallRequest {
     pub only: Option<Vec<BlockKind>>,
     /// Only what belongs to these groups.
     pub groups: Option<Vec<RangeInclusive<u32>>>,
+    /// Only what belongs to these inodes.
+    pub inodes: Option<Vec<InodeChoice>>,
     /// Add the contents of these inodes to the image, a raw copy, and do
     /// nothing else.
     pub fetch_data: Option<Vec<RangeInclusive<u32>>>,

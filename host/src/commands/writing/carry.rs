@@ -9,10 +9,12 @@ use crate::commands::writing::outputs::{UndoOutputs, remark_on_place};
 use crate::commands::writing::{Reached, WritePlan, refuse_active_mmp};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::install::target::WriteTarget;
 use crate::install::{Arming, Executed, Plan, batches, execute, token};
 use crate::local::output::beside;
 use crate::observer::{Event, Observer, Phase};
 use crate::stop::Stop;
+use crate::text;
 use crate::undo::{Entry, Facts, UndoFile, UndoWriter};
 use crate::units::{ByteOffset, ByteRange};
 
@@ -140,19 +142,22 @@ pub(in crate::commands) fn carry_out(
     log.arm(&undo.facts, &arming, path)?;
     let mut audited = Audited { target, audit: &mut log };
     let done = execute(undo, &mut audited, carry.observer, carry.stop);
+    if done.is_err() {
+        // A device that stays armed keeps another plan waiting. When the
+        // line is gone there is nobody to tell.
+        let _told = WriteTarget::disarm(&mut audited);
+    }
     drop(audited);
     let logged = log.end(&arming.plan, &done);
     let done = done.map_err(|error| {
-        let device = carry.reached.name();
         let intact = format!(
             "what lay there before is in {}; nothing outside the plan was \
              written",
             path.display()
         );
         let hint = format!(
-            "the same command with the same token goes on; `e2wire undo {} \
-             {device}` goes back",
-            path.display()
+            "the same command with the same token goes on; `{}` goes back",
+            carry.reached.undo_command(path)
         );
         error.intact(intact).hint(hint)
     })?;
@@ -245,6 +250,12 @@ impl WritePlan {
         self.confirm = Some(token);
         if let Some(said) = remark_on_place(&self.undo) {
             self.remarks.push(said);
+        }
+        if carry.reached.is_remote() && !plan.is_empty() {
+            self.remarks.push(format!(
+                "Up to {} go over the line, and take as long as it takes.",
+                text::bytes(plan.bytes())
+            ));
         }
         self
     }

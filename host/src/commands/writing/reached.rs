@@ -21,6 +21,7 @@ use crate::remote::target::Target;
 use crate::remote::write::RemoteTarget;
 use crate::source::{BlockSource, DiskIdentity, SourceFacts};
 use crate::stop::Stop;
+use crate::text;
 use crate::units::{ByteCount, ByteOffset};
 
 /// A device, open for reading, that knows who it is and what uses it.
@@ -30,6 +31,9 @@ pub struct Reached<'w> {
     source: Box<dyn BlockSource + 'w>,
     usage: Usage,
     way: Box<dyn Way + 'w>,
+    /// The target, unless it is this machine, and the device, as they were
+    /// typed.
+    typed: (Option<String>, String),
 }
 
 /// How a device is written.
@@ -61,12 +65,16 @@ impl<'w> Reached<'w> {
         stop: &Stop,
     ) -> Result<Self> {
         if reach.target != Target::Local {
-            return Self::over(connect(reach, observer, stop)?, device);
+            let session = connect(reach, observer, stop)?;
+            let mut reached = Self::over(session, device)?;
+            reached.typed = (Some(reach.target.to_string()), typed(device));
+            return Ok(reached);
         }
         let source = LocalSource::open(device, ByteOffset(0))?;
         let usage = usage(device, &SystemPaths::default())?;
         let way = Box::new(Local(device.to_owned()));
-        Ok(Self { source: Box::new(source), usage, way })
+        let typed = (None, typed(device));
+        Ok(Self { source: Box::new(source), usage, way, typed })
     }
 
     /// Finds `device` at the other end of a session.
@@ -90,7 +98,8 @@ impl<'w> Reached<'w> {
         usage: Usage,
         way: Box<dyn Way + 'w>,
     ) -> Self {
-        Self { source, usage, way }
+        let typed = (None, source.facts().name.clone());
+        Self { source, usage, way, typed }
     }
 
     /// What it holds now.
@@ -103,6 +112,26 @@ impl<'w> Reached<'w> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.source.facts().name
+    }
+
+    /// Whether it lies at the end of a line.
+    #[must_use]
+    pub const fn is_remote(&self) -> bool {
+        self.typed.0.is_some()
+    }
+
+    /// The command that takes back what `undo_file` has kept.
+    #[must_use]
+    pub fn undo_command(&self, undo_file: &Path) -> String {
+        let (target, device) = &self.typed;
+        let mut words = vec!["e2wire"];
+        if let Some(target) = target {
+            words.extend(["-t", target]);
+        }
+        let undo_file = undo_file.display().to_string();
+        words.extend(["undo", &undo_file, device]);
+        let quoted: Vec<_> = words.into_iter().map(text::shell).collect();
+        quoted.join(" ")
     }
 
     /// Its length.
@@ -185,6 +214,10 @@ impl<'w> Reached<'w> {
     pub fn arm(&self, arming: &Arming) -> Result<Box<dyn WriteTarget + '_>> {
         self.way.arm(arming)
     }
+}
+
+fn typed(device: &Path) -> String {
+    device.display().to_string()
 }
 
 impl Way for Local {

@@ -1,6 +1,7 @@
 //! What a session asks for when it writes.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use e2wire_protocol::digest::{BootId, DeviceId, PlanId};
 use e2wire_protocol::message::{
@@ -11,6 +12,9 @@ use super::{Session, trouble_error};
 use crate::error::Result;
 use crate::remote::client::{Event, Ticket, Trouble, Wrote};
 use crate::remote::moment::Moment;
+
+/// How long an answer is worth that changes nothing any more.
+const LAST_WORD_MAX: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
     /// Lets this session write the ranges of `list` (see
@@ -57,6 +61,20 @@ impl Session<'_> {
     /// As [`Self::fetched`], or what the agent answers.
     pub fn disarm(&mut self, device: DeviceId) -> Result<()> {
         self.done(RequestBody::Disarm(device))
+    }
+
+    /// The same, by somebody who is about to leave and does not wait for
+    /// long: an agent that does not hear it lets go by itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fetched`], or what the agent answers.
+    pub fn let_go(&mut self, device: DeviceId) -> Result<()> {
+        let wait = self.patience.wait;
+        self.patience.wait = wait.min(LAST_WORD_MAX);
+        let told = self.disarm(device);
+        self.patience.wait = wait;
+        told
     }
 
     /// Begins a write; what comes of it is told by [`Self::wrote`].

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use e2wire_tests::agents::{Agent, BUILDS, Build, free_address};
+use e2wire_tests::paced::{Pace, PtyPair};
 use e2wire_tests::rescue::Rescue;
+use e2wire_tests::{oracle, tools};
 
 /// A program with pipes that offers `disk`.
 fn pipe(build: Build, disk: &Path, rights: &str) -> String {
@@ -90,4 +92,97 @@ fn an_agent_that_is_killed_in_between_is_gone_on_with() {
         assert_eq!(done.code, 0, "{}", done.said);
     });
     rescue.assert_same(&good, "installed");
+}
+
+/// What a shell makes of a line, with e2wire on its PATH.
+fn shell(rescue: &Rescue, line: &str) -> (Option<i32>, String) {
+    let e2wire = rescue.e2wire(&[]);
+    let folder = Path::new(e2wire.get_program()).parent().unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", line])
+        .current_dir(rescue.path(""))
+        .env("XDG_STATE_HOME", rescue.path(""))
+        .env("PATH", format!("{}:{path}", folder.display()));
+    let output = oracle::run(&mut command);
+    (output.status.code(), oracle::text(&output))
+}
+
+#[test]
+fn what_is_printed_to_go_back_can_be_pasted() {
+    let rescue = Rescue::new("ext4-1k-full");
+    let _ = rescue.image("an image's.qcow2", &[]);
+    rescue.poke(40 << 10, &[0xA5; 9000]);
+    let bad = rescue.copy(&rescue.disk, "bad");
+    let disk = rescue.disk.to_str().unwrap().to_owned();
+    let target = pipe(Build::Hosted, &rescue.disk, "--rw");
+    let words = ["-t", &target, "install", "an image's.qcow2", &disk];
+    let token = rescue.run(&words).token();
+    let words = [&words[..], &["--confirm", &token]].concat();
+    let done = oracle::text(&oracle::run(&mut rescue.e2wire(&words)));
+    let line = done.lines().find_map(|line| line.strip_prefix("To go back: "));
+    let line = line.unwrap_or_else(|| panic!("{done}"));
+    let (code, plan) = shell(&rescue, line);
+    assert_eq!(code, Some(5), "{line}: {plan}");
+    let (_, token) = plan.split_once("--confirm ").unwrap();
+    let token = token.split_whitespace().next().unwrap();
+    let (code, said) = shell(&rescue, &format!("{line} --confirm {token}"));
+    assert_eq!(code, Some(0), "{line}: {said}");
+    rescue.assert_same(&bad, "undone by what was printed");
+}
+
+/// So much of the journal is noise.
+const JOURNAL_NOISE: usize = 400 * 1024;
+
+/// Fills a part of the journal, which nobody replays, with what no
+/// compression makes smaller.
+fn fill_journal(rescue: &Rescue) {
+    let block = |logical: u64| -> u64 {
+        let request = format!("bmap <8> {logical}");
+        let said = oracle::debugfs(&[], &request, &rescue.disk);
+        let words = said.split_whitespace().last().unwrap_or_default();
+        words.parse().unwrap_or_else(|_| panic!("{said}"))
+    };
+    let blocks = JOURNAL_NOISE as u64 / 1024;
+    let first = block(100);
+    assert_eq!(block(100 + blocks - 1), first + blocks - 1, "in one piece");
+    let mut noise = vec![0; JOURNAL_NOISE];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    rescue.poke(first * 1024, &noise);
+}
+
+#[test]
+fn a_rehearsal_of_a_part_fetches_no_more_than_what_differs() {
+    let rescue = Rescue::new("ext4-1k-full");
+    fill_journal(&rescue);
+    let image = rescue.image("a.qcow2", &[]);
+    let image = image.to_str().unwrap();
+    for request in ["freei <110>", "freei <108>"] {
+        let mut command = tools::command("debugfs");
+        command.args(["-w", "-R", request]).arg(&rescue.disk);
+        oracle::assert_success("debugfs", &oracle::run(&mut command));
+    }
+    let line = PtyPair::new(&Pace::serial(115_200 * 100)).unwrap();
+    let (far, hosted) = (line.far(), Build::Hosted);
+    let _agent =
+        Agent::on_serial(hosted, &rescue.disk, far, 115_200).expect("an agent");
+    let target = line.target(115_200);
+    let disk = rescue.disk.to_str().unwrap().to_owned();
+    let carried = |options: &[&str]| {
+        let before = line.carried().to_near;
+        let patience = ["--wait", "200s", "--connect-timeout", "200s"];
+        let install = ["-t", &target, "install", "--allow-changed"];
+        let words = [&patience[..], &install, options, &[image, &disk]];
+        let planned = rescue.run(&words.concat());
+        assert_eq!(planned.code, 5, "{}", planned.said);
+        let _ = planned.token();
+        line.carried().to_near - before
+    };
+    let only = ["--only", "inode-bitmap,descriptors"];
+    let plan = carried(&only);
+    let rehearsed = carried(&[&only[..], &["--rehearse"]].concat());
+    // The journal alone is twice as much.
+    let most = plan + JOURNAL_NOISE as u64 / 2;
+    assert!(rehearsed < most, "{plan} {rehearsed}");
 }

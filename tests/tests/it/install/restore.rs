@@ -306,3 +306,77 @@ fn zeros_that_an_image_perhaps_never_held_are_not_written() {
     rescue.confirm(&words);
     assert!(rescue.bytes() == good, "more than the damage was written");
 }
+
+/// Where an inode lies on the disk, as debugfs says.
+fn place_of(rescue: &Rescue, inode: u32) -> u64 {
+    let said = oracle::debugfs(&[], &format!("imap <{inode}>"), &rescue.disk);
+    let (_, rest) = said.split_once("located at block ").unwrap();
+    let (block, offset) = rest.split_once(", offset 0x").unwrap();
+    let block: u64 = block.trim().parse().unwrap();
+    let offset = u64::from_str_radix(offset.trim(), 16).unwrap();
+    block * 1024 + offset
+}
+
+#[test]
+fn of_a_table_only_the_inodes_that_are_asked_for_are_written() {
+    let rescue = Rescue::new("ext4-1k-full");
+    let image = rescue.image("a.qcow2", &[]);
+    let image = image.to_str().unwrap();
+    let good = rescue.bytes();
+    // Two neighbours in one block, and the bitmap that is nobody's.
+    let [one, other] = [108, 107].map(|inode| place_of(&rescue, inode));
+    assert_eq!(one / 1024, other / 1024, "{one} {other}");
+    rescue.poke(one + 0x1A, &[9]);
+    rescue.poke(other + 0x1A, &[7]);
+    let bad = rescue.bytes();
+    let words = ["install", "--inodes", "100-105,108", image, "disk"];
+    let plan = rescue.run(&words).event("plan");
+    let remarks = plan["remarks"].to_string();
+    assert!(remarks.contains("their neighbours stay"), "{remarks}");
+    rescue.confirm(&words);
+    let at = usize::try_from(one).unwrap() + 0x1A;
+    let mut wanted = bad.clone();
+    wanted[at] = good[at];
+    assert!(rescue.bytes() == wanted);
+    // By its path; and the kinds and groups that were left out stay out.
+    for more in [["--only", "directory"], ["--groups", "1"]] {
+        let words = ["install", "--inodes", "/far", image, "disk"];
+        let none = rescue.run(&[&words[..], &more].concat());
+        assert_eq!(none.code, 0, "{more:?}: {}", none.said);
+    }
+    rescue.confirm(&["install", "--inodes", "/far", image, "disk"]);
+    assert!(rescue.bytes() == good);
+}
+
+#[test]
+fn what_inodes_share_is_said_and_what_is_no_inode_is_refused() {
+    let rescue = Rescue::new("ext4-1k-full");
+    for inode in [108, 109] {
+        let mut command = tools::command("debugfs");
+        let request = format!("sif <{inode}> file_acl 20000");
+        command.args(["-w", "-R", &request]).arg(&rescue.disk);
+        oracle::assert_success("debugfs", &oracle::run(&mut command));
+    }
+    let image = rescue.image("a.qcow2", &[]);
+    let image = image.to_str().unwrap();
+    rescue.poke(20_000 * 1024, b"changed");
+    let plan = |inodes: &str| {
+        rescue.run(&["install", "--inodes", inodes, image, "disk"])
+    };
+    let shared = plan("108").event("plan");
+    let remarks = shared["remarks"].to_string();
+    assert!(
+        remarks.contains("Other inodes claim 1 block of it as well: "),
+        "{remarks}"
+    );
+    assert!(remarks.contains(" 109."), "{remarks}");
+    assert_eq!(shared["kinds"][1]["kind"], "xattr", "{shared}");
+    // The inode itself and its directory are not of this block.
+    assert_eq!(plan("12").code, 0);
+    for inodes in ["0", "9999999", "/no/such/file"] {
+        let refused = plan(inodes);
+        assert_eq!(refused.code, 5, "{inodes}: {}", refused.said);
+        assert!(!refused.said.contains("\"plan\""), "{}", refused.said);
+    }
+    assert_eq!(plan("relative/path").code, 2);
+}
