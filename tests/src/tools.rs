@@ -122,11 +122,20 @@ impl LoopDevice {
             let output = command.output().expect("losetup runs");
             let said = String::from_utf8_lossy(&output.stdout);
             if output.status.success() {
-                return Self { path: said.trim().to_owned() };
+                let device = Self { path: said.trim().to_owned() };
+                // A number that was used before remembers that it was
+                // read-only.
+                device.let_write();
+                return device;
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
         panic!("no loop device for {}: run as root", file.display());
+    }
+
+    fn let_write(&self) {
+        let mut command = command("blockdev");
+        let _ = command.args(["--setrw", &self.path]).status();
     }
 
     /// Its name, `/dev/loop7`.
@@ -138,6 +147,7 @@ impl LoopDevice {
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
+        self.let_write();
         let mut command = command("losetup");
         let _ = command.args(["--detach", &self.path]).status();
     }

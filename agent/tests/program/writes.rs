@@ -141,6 +141,8 @@ fn a_device_that_this_machine_uses_is_not_armed() {
         let device = root("losetup", &["--find", "--show", file]);
         let mut looped = Loop { device, used: None };
         let device = looped.device.clone();
+        // A number that was used before remembers that it was read-only.
+        root("blockdev", &["--setrw", &device]);
         let arguments = ["--rw", "--device", &device];
         let (_agent, mut client) = Agent::over_pipes(build, &arguments);
         assert!(client.hello().rights.has(Rights::WRITE));
