@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
@@ -68,6 +70,9 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         options.disks.clone()
     };
     let machine = builder(&options, &disks)?.start()?;
+    // Ctrl-C ends QEMU, too, and what was made for it is cleared away then.
+    let noticed = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGINT, noticed)?;
     let tcp = machine.forwarded()?;
     let serial = machine.serial_target(0)?;
     println!("The machine boots. From another terminal, over its console:");

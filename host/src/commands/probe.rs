@@ -127,8 +127,10 @@ fn explain(
         observer.event(&Event::Warning {
             code: "other_speeds",
             message: format!(
-                "at {baud} baud {}; trying other speeds",
-                found.what
+                "at {baud} baud {}; trying other speeds, which takes about \
+                 {} s",
+                found.what,
+                search_time(*baud).as_secs()
             ),
         });
         if let Some(other) = at_other_speeds(reach, stop)? {
@@ -141,6 +143,17 @@ fn explain(
         .hint(found.hint))
 }
 
+/// How long a speed is tried.
+const fn patience_at(baud: u32) -> Duration {
+    if baud < 20_000 { SLOW_SPEED_PATIENCE } else { SPEED_PATIENCE }
+}
+
+/// How long all speeds but this one take.
+fn search_time(named: u32) -> Duration {
+    let others = SPEEDS.into_iter().filter(|baud| *baud != named);
+    others.map(patience_at).sum()
+}
+
 /// What there is at another speed than the one that was named.
 fn at_other_speeds(reach: &Reach, stop: &Stop) -> Result<Option<Diagnosis>> {
     let Target::Serial { path, baud: named, flow } = &reach.target else {
@@ -150,10 +163,7 @@ fn at_other_speeds(reach: &Reach, stop: &Stop) -> Result<Option<Diagnosis>> {
         let mut other = reach.clone();
         other.target = Target::Serial { path: path.clone(), baud, flow: *flow };
         other.patience.appear = None;
-        other.patience.connect = match baud {
-            ..20_000 => SLOW_SPEED_PATIENCE,
-            _ => SPEED_PATIENCE,
-        };
+        other.patience.connect = patience_at(baud);
         let mut session = session(&other, stop)?;
         let hint = format!("it is -t '{}'", other.target);
         match session.connect() {

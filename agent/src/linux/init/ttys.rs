@@ -17,8 +17,7 @@ use crate::linux::text::Path;
 const BAUD: u32 = 115_200;
 
 /// Drivers of ports that a host may be at the other end of.
-const DRIVERS: [&[u8]; 6] =
-    [b"ttyS", b"hvc", b"ttyAMA", b"ttyUSB", b"ttyACM", b"vport"];
+const DRIVERS: [&[u8]; 5] = [b"ttyS", b"hvc", b"ttyAMA", b"ttyUSB", b"ttyACM"];
 
 /// Adds those that were not there before.
 pub(crate) fn find(

@@ -72,6 +72,29 @@ impl OpenChunk {
         self.payload
     }
 
+    /// Cuts what is not here into fragments of `payload` bytes, if they are
+    /// smaller than those of now: the line has become worse. Larger ones that
+    /// are under way count as several.
+    pub(super) fn shrink(&mut self, payload: u16) {
+        let Some(parts) = self.payload.checked_div(payload) else { return };
+        let parts = usize::from(parts);
+        if parts < 2 || !self.payload.is_multiple_of(payload) {
+            return;
+        }
+        self.payload = payload;
+        let old = std::mem::take(&mut self.fragments);
+        self.fragments = old
+            .into_iter()
+            .flat_map(|s| std::iter::repeat_n(s, parts))
+            .collect();
+        if let Some(encoded) = &self.encoded {
+            let count = encoded.bytes.len().div_ceil(usize::from(payload));
+            self.fragments.truncate(count);
+        }
+        let here = |standing: &&Standing| **standing == Standing::Here;
+        self.here = self.fragments.iter().filter(here).count();
+    }
+
     /// Whether its length is known, and so its fragments are.
     pub(super) const fn is_known(&self) -> bool {
         self.encoded.is_some()
@@ -142,7 +165,8 @@ impl OpenChunk {
             Task::Same(same) => same.pairs.first().map(|p| p.one.first()),
             Task::Find(find) => Some(find.first),
         };
-        let whole = tail.len() == payload || at + tail.len() == length;
+        let whole = at + tail.len() == length
+            || (!tail.is_empty() && tail.len().is_multiple_of(payload));
         if fragment.device != self.fetch.device
             || first != Some(fragment.first)
             || length == 0
@@ -171,18 +195,23 @@ impl OpenChunk {
             self.fragments.resize(length.div_ceil(payload), Standing::Missing);
         }
         let Some(encoded) = &mut self.encoded else { return Taken::Foreign };
-        let Some(standing) = self.fragments.get_mut(at / payload) else {
+        // Several, when it was cut smaller after this was asked for.
+        let first = at / payload;
+        let end = first + tail.len().div_ceil(payload);
+        let Some(standings) = self.fragments.get_mut(first..end) else {
             return Taken::Foreign;
         };
-        if *standing == Standing::Here {
+        let missing = |standing: &&Standing| **standing != Standing::Here;
+        let new = standings.iter().filter(missing).count();
+        if new == 0 {
             return Taken::Duplicate;
         }
         let Some(place) = encoded.bytes.get_mut(at..at + tail.len()) else {
             return Taken::Foreign;
         };
         place.copy_from_slice(tail);
-        *standing = Standing::Here;
-        self.here += 1;
+        standings.fill(Standing::Here);
+        self.here += new;
         taken
     }
 
@@ -260,5 +289,80 @@ impl OpenChunk {
                 Some(body)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use e2wire_protocol::chunk::{Ranges, SectorRange};
+    use e2wire_protocol::digest::DeviceId;
+
+    use super::*;
+
+    const BODY_BYTES: u32 = 5000;
+
+    fn chunk() -> OpenChunk {
+        let range = SectorRange::new(0, 8).unwrap();
+        OpenChunk::new(Fetch {
+            device: DeviceId([7; 8]),
+            task: Task::Read(Ranges::one(range).unwrap()),
+            codec: Codec::Stored,
+            grant: Grant::new(2048, 0, 1).unwrap(),
+        })
+    }
+
+    fn take(chunk: &mut OpenChunk, at: u32, length: usize) -> Taken {
+        let fragment = Fragment {
+            device: DeviceId([7; 8]),
+            first: 0,
+            codec: Codec::Stored,
+            tag: Tag([1; 8]),
+            encoded: BODY_BYTES,
+            at,
+        };
+        chunk.take(&fragment, &vec![at as u8; length])
+    }
+
+    fn asked(chunk: &mut OpenChunk, number: u32) -> (u16, u16, u16) {
+        let grant = chunk.next_grant(1 << 20, 5000).unwrap();
+        chunk.asked(grant, number);
+        (grant.payload(), grant.first(), grant.count())
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_in_smaller_pieces() {
+        let mut chunk = chunk();
+        assert_eq!(asked(&mut chunk, 1), (2048, 0, 3));
+        assert_eq!(take(&mut chunk, 0, 2048), Taken::New);
+        assert_eq!(chunk.lost_all_of(1), 2);
+        chunk.shrink(256);
+        assert_eq!(chunk.payload(), 256);
+        // The last fragment of 20 holds 136 bytes.
+        assert_eq!(asked(&mut chunk, 2), (256, 8, 12));
+        assert_eq!(take(&mut chunk, 2048, 256), Taken::New);
+        // What was believed lost comes after all, as it was asked for.
+        assert_eq!(take(&mut chunk, 2048, 2048), Taken::New);
+        assert_eq!(take(&mut chunk, 2048, 2048), Taken::Duplicate);
+        assert_eq!(take(&mut chunk, 2304, 256), Taken::Duplicate);
+        assert!(!chunk.is_whole());
+        assert_eq!(take(&mut chunk, 4096, 904), Taken::New);
+        assert!(chunk.is_whole() && !chunk.is_waiting());
+    }
+
+    #[test]
+    fn what_is_not_begun_shrinks_too_and_nothing_grows() {
+        let mut chunk = chunk();
+        assert_eq!(asked(&mut chunk, 1), (2048, 0, 3));
+        chunk.shrink(512);
+        chunk.shrink(4096);
+        chunk.shrink(0);
+        assert_eq!(chunk.payload(), 512);
+        assert_eq!(take(&mut chunk, 0, 2048), Taken::New);
+        assert_eq!(take(&mut chunk, 100, 512), Taken::Foreign);
+        assert_eq!(take(&mut chunk, 4608, 512), Taken::Foreign);
+        assert_eq!(take(&mut chunk, 2048, 0), Taken::Foreign);
+        assert_eq!(take(&mut chunk, 2048, 2048), Taken::New);
+        assert_eq!(take(&mut chunk, 4096, 904), Taken::New);
+        assert!(chunk.is_whole());
     }
 }

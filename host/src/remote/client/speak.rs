@@ -252,15 +252,16 @@ impl Client {
         let granted = self.granted_bytes();
         let most = self.flow.under_way_max();
         let room = most.saturating_sub(granted);
-        let begun = self.chunks.iter().find_map(|(id, (chunk, _))| {
+        let payload = self.flow.payload();
+        let begun = self.chunks.iter_mut().find_map(|(id, (chunk, _))| {
+            // It was begun on a line that was much better.
+            if chunk.payload() / payload >= 4 {
+                chunk.shrink(payload);
+            }
             // What is missing of an old chunk must not wait for the window
             // of new ones; nor shall it be asked for crumb by crumb.
             let guess = self.flow.guess(plain_bytes(&chunk.fetch.task));
             let guess = guess.min(room.max(u64::from(self.flow.payload())));
-            // A chunk that was begun on a better line may have fragments that
-            // are larger than all that is put under way now.
-            let least = most.max(u64::from(chunk.payload()));
-            let room = room.max(if granted == 0 { least } else { 0 });
             chunk.next_grant(room, guess).map(|grant| (*id, grant))
         });
         if let Some((id, grant)) = begun {
