@@ -13,5 +13,6 @@ mod plan;
 mod remote;
 mod safety;
 mod sim;
+mod stalls;
 mod unfinished;
 mod walk;
