@@ -103,12 +103,11 @@ fn swap_is_refused() {
     let device = scene.device.path();
     root("mkswap", &["--quiet", device]);
     root("swapon", &[device]);
-    let before = scene.rescue.bytes();
+    // The kernel may swap: what it writes there is no affair of ours.
     let ended = scene.run(device, &[]);
     root("swapoff", &[device]);
     assert_eq!(ended.code, 5, "{}", ended.said);
     assert!(ended.said.contains("is swap space"), "{}", ended.said);
-    assert!(scene.rescue.bytes() == before);
 }
 
 #[test]
