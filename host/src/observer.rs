@@ -66,6 +66,8 @@ pub enum Phase {
     /// Finding out which blocks matter (and copying them on the way where
     /// the output takes them in any order).
     Walk,
+    /// Looking for copies of a lost superblock.
+    Search,
     /// Copying blocks in ascending order.
     Copy,
     /// Computing and comparing digests.

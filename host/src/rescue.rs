@@ -15,7 +15,8 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::range_set::RangeSet;
 use crate::source::{
-    BlockSource, Payload, Piece, Priority, ReadFault, SourceFacts,
+    BlockSource, Found, Payload, Piece, Priority, ReadFault, Sought,
+    SourceFacts,
 };
 use crate::units::{ByteCount, ByteOffset, ByteRange, u64_from};
 
@@ -299,6 +300,18 @@ impl BlockSource for Rescue<'_> {
         ranges: &[(ByteRange, Digest)],
     ) -> Result<Vec<ByteRange>> {
         self.source.differing(ranges)
+    }
+
+    fn search(
+        &self,
+        ranges: &[ByteRange],
+        sought: &Sought,
+        progress: &mut dyn FnMut(ByteCount),
+    ) -> Result<Option<Found>> {
+        let known = self.lock().known.clone();
+        let left: Vec<ByteRange> =
+            ranges.iter().flat_map(|range| known.missing(*range)).collect();
+        self.source.search(&left, sought, progress)
     }
 
     fn readers(&self) -> usize {

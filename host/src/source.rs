@@ -79,6 +79,25 @@ pub trait BlockSource: Sync {
         Ok(ranges.iter().map(|(range, _)| *range).collect())
     }
 
+    /// Where in `ranges`, which are as for [`Self::read`], lies what is
+    /// `sought`: a source behind a line has the far end look, and names the
+    /// places that are worth reading. `None` of a source that would have to
+    /// read as much itself. `progress` is told how much has been looked at.
+    ///
+    /// # Errors
+    ///
+    /// Only when the source as a whole is gone; a search that nobody can or
+    /// will make any further ends early and well.
+    fn search(
+        &self,
+        ranges: &[ByteRange],
+        sought: &Sought,
+        progress: &mut dyn FnMut(ByteCount),
+    ) -> Result<Option<Found>> {
+        let _ = (ranges, sought, progress);
+        Ok(None)
+    }
+
     /// The next read of `ranges` tries again what could not be read: for a
     /// source that remembers.
     fn again(&self, ranges: &[ByteRange]) {
@@ -109,6 +128,32 @@ pub trait BlockSource: Sync {
             ControlFlow::Continue(())
         })
     }
+}
+
+/// Something that a source can look for by itself, see
+/// [`BlockSource::search`]. It lies at the start of a KiB, counted from the
+/// start of the source, and fills it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sought {
+    /// It holds these bytes, at most
+    /// [`PATTERN_BYTES_MAX`](e2wire_protocol::limits::PATTERN_BYTES_MAX).
+    pub pattern: &'static [u8],
+    /// So many bytes behind its start.
+    pub offset: u32,
+    /// What tells it from mere chance, at most 256 bytes from its start.
+    pub head_bytes: u16,
+    /// Whether it can be what is sought: where it lies, in KiB, and its head.
+    pub fits: fn(u64, &[u8]) -> bool,
+}
+
+/// What came of a search.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Found {
+    /// What may be what was sought: whole KiB, sorted, disjoint and
+    /// coalesced.
+    pub places: Vec<ByteRange>,
+    /// Why the search ended before its end, if it did.
+    pub ended: Option<String>,
 }
 
 /// How urgent something is that will be read.

@@ -23,7 +23,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::range_set::RangeSet;
 use crate::source::{
-    BlockSource, Payload, Piece, Priority, ReadFault, SourceFacts,
+    BlockSource, Found, Payload, Piece, Priority, ReadFault, Sought,
+    SourceFacts,
 };
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 pub use in_place::InPlace;
@@ -59,6 +60,21 @@ pub trait Supply: Sync {
     /// As [`Self::arrive`].
     fn changed(&self, ranges: &[(ByteRange, Digest)])
     -> Result<Vec<ByteRange>>;
+
+    /// Where something lies, as [`BlockSource::search`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::arrive`].
+    fn search(
+        &self,
+        ranges: &[ByteRange],
+        sought: &Sought,
+        progress: &mut dyn FnMut(ByteCount),
+    ) -> Result<Option<Found>> {
+        let _ = (ranges, sought, progress);
+        Ok(None)
+    }
 }
 
 /// A spool in front of a supply; see the module.
@@ -224,6 +240,15 @@ impl<S: Supply> BlockSource for Spool<S> {
         let changed = self.supply.changed(&held)?;
         inner.changed.extend(changed);
         Ok(())
+    }
+
+    fn search(
+        &self,
+        ranges: &[ByteRange],
+        sought: &Sought,
+        progress: &mut dyn FnMut(ByteCount),
+    ) -> Result<Option<Found>> {
+        self.supply.search(ranges, sought, progress)
     }
 
     fn again(&self, ranges: &[ByteRange]) {

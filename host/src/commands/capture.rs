@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{BlockKind, Checks, Findings, Level, Step, Walk, Walker};
 use crate::image::{ImagePlan, ImageSink, WriteOrder};
 use crate::observer::{Event, Observer, Phase};
-use crate::source::{BlockSource, Priority, ReadFault};
+use crate::source::{BlockSource, Found, Priority, ReadFault};
 use crate::stop::Stop;
 use crate::transfer::{Part, Stored, Sweep, byte_ranges};
 use crate::units::{
@@ -136,6 +136,9 @@ impl<'a> Capture<'a> {
         let mut begun = false;
         loop {
             match walker.next_step()? {
+                Step::Read(level) if level.sought.is_some() => {
+                    self.search(level, &mut walker)?;
+                }
                 Step::Read(level) => {
                     let feed = match (&mut sink, walker.geometry()) {
                         (Some(sink), Some(geometry)) if !level.probe => {
@@ -163,6 +166,40 @@ impl<'a> Capture<'a> {
             self.leave_out(&walk, sink)?;
         }
         Ok(walk)
+    }
+
+    /// Reads what may be what the walk seeks: all of the level, unless the
+    /// source can tell what is worth reading.
+    fn search(&mut self, level: Level, walker: &mut Walker) -> Result<()> {
+        self.observer.event(&Event::Phase(Phase::Search));
+        let bytes = level.ranges.iter().map(|range| range.length().0).sum();
+        let total = ByteCount(bytes);
+        let found = match &level.sought {
+            Some(sought) => {
+                self.source.search(&level.ranges, sought, &mut |done| {
+                    self.observer.event(&Event::Progress { done, total });
+                })?
+            }
+            None => None,
+        };
+        let observer = self.observer;
+        let walk_on = || observer.event(&Event::Phase(Phase::Walk));
+        let Some(Found { places, ended }) = found else {
+            self.read_level(level, walker, None)?;
+            walk_on();
+            return Ok(());
+        };
+        if let Some(why) = ended {
+            self.observer.event(&Event::Warning {
+                code: "search_ended",
+                message: format!(
+                    "not all of the device was searched for copies of the \
+                     superblock: {why}"
+                ),
+            });
+        }
+        walk_on();
+        self.read_level(Level { ranges: places, ..level }, walker, None)
     }
 
     /// What is selected and was in no level lies beyond the end of the

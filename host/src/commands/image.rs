@@ -11,7 +11,6 @@ use crate::commands::reach::{
 };
 use crate::commands::{ImageRequest, Outcome, Output, Report, holes};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::walk::search_in;
 use crate::ext::{JournalMode, Scope, Selection, Walk, WalkOptions, Walker};
 use crate::image::format::Format;
 use crate::image::raw::RawSink;
@@ -133,7 +132,6 @@ impl Job<'_> {
             block_size: self.request.block_size,
             full_tables: self.request.full_tables,
             device_length: Some(source.length),
-            search: search_in(source),
             trace: false,
         })
     }

@@ -9,7 +9,6 @@ use crate::commands::capture::Capture;
 use crate::commands::journal::Journal;
 use crate::commands::reach::{Origin, Reach, SpoolPlace};
 use crate::error::Result;
-use crate::ext::walk::search_in;
 use crate::ext::{
     BlockKind, JournalMode, Scope, Selection, Walk, WalkOptions, Walker,
 };
@@ -153,7 +152,6 @@ pub fn plan(
         full_tables: request.full_tables,
         device_length: Some(source.facts().length),
         trace: false,
-        search: search_in(source.facts()),
     });
     let tally = Tally { observer, done: AtomicU64::new(0) };
     let started = Instant::now();

@@ -9,9 +9,9 @@ use crate::batch::Batch;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::range_set::RangeSet;
-use crate::source::{BlockSource, Piece, Priority, SourceFacts};
+use crate::source::{BlockSource, Found, Piece, Priority, Sought, SourceFacts};
 use crate::spool::Supply;
-use crate::units::ByteRange;
+use crate::units::{ByteCount, ByteRange};
 
 /// What is asked about first, and then, where that differs, in parts: a
 /// digest costs some 50 bytes of the line, a block a thousand.
@@ -155,6 +155,15 @@ impl<S: Supply> Supply for Presumed<'_, S> {
     ) -> Result<Vec<ByteRange>> {
         self.device.changed(ranges)
     }
+
+    fn search(
+        &self,
+        ranges: &[ByteRange],
+        sought: &Sought,
+        progress: &mut dyn FnMut(ByteCount),
+    ) -> Result<Option<Found>> {
+        self.device.search(ranges, sought, progress)
+    }
 }
 
 #[cfg(test)]
@@ -165,7 +174,7 @@ mod tests {
     use crate::local::LocalFile;
     use crate::source::{DiskIdentity, Payload, SourceKind};
     use crate::spool::{Identity, Spool, Store, StoreOptions};
-    use crate::units::{ByteCount, ByteOffset};
+    use crate::units::ByteOffset;
 
     /// Both sides: a line that counts what crosses it, and an image.
     struct Bytes {

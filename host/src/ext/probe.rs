@@ -3,7 +3,9 @@
 //! First where it usually is, or where the user says. If there is none, its
 //! copies are looked for: first where mke2fs puts them by default and where
 //! the lost one says, a few hundred places; then in every KiB of the
-//! beginning of the device, for filesystems made with small groups.
+//! beginning of the device, for filesystems made with small groups, and in
+//! the groups further back that have copies, for beginnings that are gone
+//! altogether. A source behind a line makes this last search itself.
 //! Something counts as a copy only if it lies where it says that it lies.
 
 use std::cmp::Reverse;
@@ -17,6 +19,7 @@ use super::superblock::{
 use crate::block_set::BlockSet;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{Geometry, Scope, Selection, WalkOptions};
+use crate::source::Sought;
 use crate::units::{BlockCount, BlockNumber, BlockRun, BlockSize};
 use zerocopy::FromBytes;
 
@@ -41,8 +44,28 @@ const DOUBLINGS: u32 = 18;
 /// Groups with copies, of those that all filesystems with so many have.
 const FIRST_GROUPS: [u64; 5] = [1, 3, 5, 7, 9];
 
-/// How many things with the right magic number are kept.
+/// How far every KiB is looked at, in KiB: the second group of every
+/// filesystem with blocks of up to 4 KiB begins before.
+const EVERY_KIB: u64 = 129 << 10;
+
+/// Groups further back that have copies are powers of these.
+const COPY_BASES: [u64; 3] = [3, 5, 7];
+
+/// How many things that may be copies are kept.
 const HITS_MAX: usize = 4096;
+
+/// What is sought of a copy: its magic number, and with it all that tells
+/// whether it lies where it says.
+const SOUGHT: Sought = Sought {
+    pattern: &super::superblock::MAGIC.to_le_bytes(),
+    offset: MAGIC_OFFSET,
+    head_bytes: HEAD_BYTES,
+    fits: may_be_copy,
+};
+/// Where `s_magic` lies.
+const MAGIC_OFFSET: u32 = 0x38;
+/// Up to and with `s_block_group_nr`.
+const HEAD_BYTES: u16 = 0x5C;
 
 /// How the search goes on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,7 +74,7 @@ enum Stage {
     Given,
     /// Where copies usually are.
     Likely,
-    /// At every KiB of the beginning.
+    /// At every KiB of the beginning, and far behind.
     Everywhere,
 }
 
@@ -61,7 +84,7 @@ pub(super) struct Probe {
     stage: Stage,
     /// What is looked at, in KiB from the start of the device.
     places: BlockSet,
-    /// What has the magic number, and whatever lies where it was expected.
+    /// What may be a copy, and whatever lies where it was expected.
     hits: Vec<(u64, Box<[u8; SUPERBLOCK_BYTES]>)>,
     /// What is wrong with the one that was expected, while copies are looked
     /// for.
@@ -101,12 +124,17 @@ impl Probe {
         &self.places
     }
 
+    /// What is sought at these places, where they are many.
+    pub(super) fn sought(&self) -> Option<Sought> {
+        (self.stage == Stage::Everywhere).then_some(SOUGHT)
+    }
+
     /// Looks at what was read at `kib`.
     pub(super) fn supply(&mut self, kib: BlockNumber, block: BlockBytes<'_>) {
         let Ok(bytes) = <&[u8; SUPERBLOCK_BYTES]>::try_from(block.bytes) else {
             return;
         };
-        let keeps = self.stage == Stage::Given || has_magic(bytes);
+        let keeps = self.stage == Stage::Given || may_be_copy(kib.0, bytes);
         if keeps && block.is_whole() && self.hits.len() < HITS_MAX {
             self.hits.push((kib.0, Box::new(*bytes)));
         }
@@ -128,7 +156,7 @@ impl Probe {
             return Err(Error::new(ErrorKind::Internal, "a probe for nothing"));
         };
         if given(options).is_some() {
-            return Err(with_hint(lost.error, copy.as_ref()));
+            return Err(with_hint(lost.error, copy.as_ref(), self.stage));
         }
         if let (Scope::Tables, Some(copy)) = (options.scope, &copy) {
             return Err(lost.error.hint(format!(
@@ -143,10 +171,13 @@ impl Probe {
         }
         // Unknown features are a reason to stop and no reason to read much.
         let is_final = lost.error.what_to_try().is_some();
-        if self.stage == Stage::Likely && !is_final && options.search.0 > 0 {
+        if self.stage == Stage::Likely && !is_final {
             return Ok(Err(self.everywhere(options, lost)));
         }
-        Err(if is_final { lost.error } else { with_hint(lost.error, None) })
+        Err(match is_final {
+            true => lost.error,
+            false => with_hint(lost.error, None, self.stage),
+        })
     }
 
     fn conclude_given(
@@ -200,23 +231,19 @@ impl Probe {
     /// Where copies lie on a filesystem made with default settings, and
     /// where the damaged superblock says that they lie.
     fn likely(self, options: &WalkOptions, lost: Option<Refusal>) -> Self {
-        let end = options.device_length.map(|length| length.0.div_ceil(1024));
+        let end = end_kib(options);
         let mut places = BlockSet::new();
         let mut add = |kib: Option<u64>| {
-            if let Some(kib) = kib.filter(|kib| end.is_none_or(|e| *kib < e)) {
+            if let Some(kib) = kib.filter(|kib| *kib < end) {
                 places.insert(BlockNumber(kib));
             }
         };
-        let units = (0..=DOUBLINGS).flat_map(|bits| {
-            [SMALLEST_GROUP_KIB, LARGE_GROUP_KIB]
-                .map(|unit| unit.wrapping_shl(bits))
-        });
-        for unit in units {
-            // With 1 KiB blocks groups begin at block 1.
-            let first = u64::from(unit == SMALLEST_GROUP_KIB);
+        for (unit, first) in usual_groups() {
+            // And the last one, where it is known.
             let last = end
-                .and_then(|end| end.checked_sub(first.saturating_add(1)))
-                .and_then(|last| last.checked_div(unit));
+                .checked_sub(first.saturating_add(1))
+                .and_then(|last| last.checked_div(unit))
+                .filter(|_| end < u64::MAX);
             for group in FIRST_GROUPS.into_iter().chain(last) {
                 let at = unit.checked_mul(group);
                 add(at.and_then(|at| at.checked_add(first)));
@@ -238,11 +265,24 @@ impl Probe {
     }
 
     fn everywhere(self, options: &WalkOptions, lost: Refusal) -> Self {
-        let end = options
-            .device_length
-            .map_or(options.search.0, |length| length.0.min(options.search.0));
-        let count = BlockCount(end.wrapping_shr(10));
-        let places = BlockRun::new(BlockNumber(0), count).into_iter().collect();
+        let end = end_kib(options);
+        let count = BlockCount(end.min(EVERY_KIB));
+        let mut places: BlockSet =
+            BlockRun::new(BlockNumber(0), count).into_iter().collect();
+        // Without an end there would be no end of them.
+        let end = if end == u64::MAX { 0 } else { end };
+        for (unit, first) in usual_groups() {
+            let behind = end.saturating_sub(first);
+            for base in COPY_BASES {
+                let mut at = unit.checked_mul(base);
+                while let Some(kib) = at.filter(|kib| *kib < behind) {
+                    for place in [kib, kib.saturating_add(first)] {
+                        places.insert(BlockNumber(place));
+                    }
+                    at = kib.checked_mul(base);
+                }
+            }
+        }
         Self {
             stage: Stage::Everywhere,
             places,
@@ -325,6 +365,23 @@ fn better(doubted: Superblock, copy: Option<Superblock>) -> Superblock {
     }
 }
 
+/// How many KiB the device has, the last perhaps in part.
+fn end_kib(options: &WalkOptions) -> u64 {
+    let length = options.device_length.map(|length| length.0);
+    length.map_or(u64::MAX, |length| length.div_ceil(1024))
+}
+
+/// How many KiB the groups of usual filesystems have, and where the first of
+/// them may begin besides 0: with blocks of 1 KiB at block 1.
+fn usual_groups() -> impl Iterator<Item = (u64, u64)> {
+    (0..=DOUBLINGS).flat_map(|bits| {
+        [SMALLEST_GROUP_KIB, LARGE_GROUP_KIB].map(|unit| {
+            let unit = unit.wrapping_shl(bits);
+            (unit, u64::from(unit == SMALLEST_GROUP_KIB))
+        })
+    })
+}
+
 /// The block that the user named, if not the usual place.
 fn given(options: &WalkOptions) -> Option<BlockNumber> {
     options.superblock.filter(|block| block.0 != 0)
@@ -346,8 +403,38 @@ fn raw(bytes: &[u8; SUPERBLOCK_BYTES]) -> Option<&RawSuperblock> {
     RawSuperblock::ref_from_bytes(bytes).ok()
 }
 
-fn has_magic(bytes: &[u8; SUPERBLOCK_BYTES]) -> bool {
-    raw(bytes).is_some_and(|raw| raw.s_magic.get() == super::superblock::MAGIC)
+/// Whether what begins with `head` at `kib` can be a copy: it has the magic
+/// number, and says that it lies there.
+fn may_be_copy(kib: u64, head: &[u8]) -> bool {
+    let mut bytes = [0; SUPERBLOCK_BYTES];
+    for (to, from) in bytes.iter_mut().zip(head) {
+        *to = *from;
+    }
+    raw(&bytes).is_some_and(|raw| {
+        raw.s_magic.get() == super::superblock::MAGIC
+            && place_of_copy(kib, raw).is_some()
+    })
+}
+
+/// The block and the group that begins there, if `raw`, which lies at `kib`,
+/// says that it is the copy in this group.
+fn place_of_copy(kib: u64, raw: &RawSuperblock) -> Option<(u64, u64)> {
+    let per_block = raw.s_log_block_size.get();
+    BlockSize::from_log2(per_block.checked_add(10)?)?;
+    let block = kib.wrapping_shr(per_block);
+    let into = block.checked_sub(raw.s_first_data_block.get().into())?;
+    let per_group = u64::from(raw.s_blocks_per_group.get());
+    let group = into.checked_div(per_group)?;
+    // Revision 0 has no number of the group.
+    let [low, high, ..] = group.to_le_bytes();
+    let says = raw.s_block_group_nr.get();
+    let is_here =
+        raw.s_rev_level.get() == 0 || says == u16::from_le_bytes([low, high]);
+    let is_copy = block.wrapping_shl(per_block) == kib
+        && into.is_multiple_of(per_group)
+        && group > 0
+        && is_here;
+    is_copy.then_some((block, group))
 }
 
 /// A copy that lies at `kib` and says so, and when it was written.
@@ -357,30 +444,16 @@ fn copy_at(
     options: &WalkOptions,
 ) -> Option<(Superblock, u64)> {
     let raw = raw(bytes)?;
-    let per_block = raw.s_log_block_size.get();
-    let size = BlockSize::from_log2(per_block.checked_add(10)?)?;
-    let block = kib.wrapping_shr(per_block);
-    if block.wrapping_shl(per_block) != kib
-        || options.block_size.is_some_and(|asked| asked != size)
-    {
-        return None;
-    }
+    let (block, group) = place_of_copy(kib, raw)?;
     let at = Some(BlockNumber(block));
     let superblock =
         Superblock::examine(bytes, at, options.device_length).ok()?;
     let geometry = &superblock.geometry;
-    let into = block.checked_sub(geometry.first_data_block.0)?;
-    let per_group = u64::from(geometry.blocks_per_group);
-    let group = into.checked_div(per_group)?;
-    // Revision 0 has no number of the group.
-    let [low, high, ..] = group.to_le_bytes();
-    let says = raw.s_block_group_nr.get();
-    let is_here =
-        raw.s_rev_level.get() == 0 || says == u16::from_le_bytes([low, high]);
-    let is_copy = into.is_multiple_of(per_group)
-        && (1..u64::from(geometry.groups)).contains(&group)
+    let is_asked =
+        options.block_size.is_none_or(|asked| asked == geometry.block_size);
+    let is_copy = group < u64::from(geometry.groups)
         && groups::has_superblock(&superblock, group)
-        && is_here;
+        && is_asked;
     let high = u64::from(raw.s_wtime_hi).wrapping_shl(32);
     let written = u64::from(raw.s_wtime.get()) | high;
     is_copy.then_some((superblock, written))
@@ -421,15 +494,23 @@ fn check(
     }
 }
 
-fn with_hint(failure: Error, found: Option<&Superblock>) -> Error {
+fn with_hint(
+    failure: Error,
+    found: Option<&Superblock>,
+    stage: Stage,
+) -> Error {
+    let searched = match stage {
+        Stage::Given | Stage::Likely => "the usual places either",
+        Stage::Everywhere => "the usual places or in the first 129 MiB",
+    };
     match found {
         Some(copy) => failure.hint(format!(
             "a copy of the superblock lies at block {}: try -b {} -B {}",
             copy.at, copy.at, copy.geometry.block_size
         )),
-        None => failure.hint(
-            "no copy of a superblock lies at the usual places either; is \
-             this the right device or partition?",
-        ),
+        None => failure.hint(format!(
+            "no copy of a superblock lies at {searched}; is this the right \
+             device or partition?"
+        )),
     }
 }

@@ -6,7 +6,7 @@ use crate::block_set::BlockSet;
 use crate::ext::claims::Claim;
 use crate::ext::superblock::{RawSuperblock, compat, uuid_text};
 use crate::ext::{BlockKind, Checks, Finding, Findings};
-use crate::source::{SourceFacts, SourceKind};
+use crate::source::Sought;
 use crate::units::{BlockCount, BlockNumber, BlockSize, ByteCount, ByteRange};
 
 /// Which blocks belong to an image.
@@ -61,9 +61,6 @@ pub struct WalkOptions {
     pub full_tables: bool,
     /// The length of the device, if it is known.
     pub device_length: Option<ByteCount>,
-    /// How far from the start of the device copies of a lost superblock are
-    /// looked for in every KiB, when there are none at the usual places.
-    pub search: ByteCount,
     /// Remember whose each stretch of data is: see [`Walk::traced`].
     pub trace: bool,
 }
@@ -83,22 +80,6 @@ pub struct Traced {
     pub kind: BlockKind,
 }
 
-/// A search that finds the second group of every filesystem with blocks of
-/// up to 4 KiB.
-pub const SEARCH_BYTES: ByteCount = ByteCount(129 << 20);
-
-/// How far to search in a source like this: behind a line only at the usual
-/// places, which are a few hundred KiB.
-#[must_use]
-pub const fn search_in(facts: &SourceFacts) -> ByteCount {
-    match facts.kind {
-        SourceKind::Remote => ByteCount(0),
-        SourceKind::File | SourceKind::BlockDevice | SourceKind::Image => {
-            SEARCH_BYTES
-        }
-    }
-}
-
 impl Default for WalkOptions {
     fn default() -> Self {
         Self {
@@ -110,7 +91,6 @@ impl Default for WalkOptions {
             full_tables: false,
             device_length: None,
             trace: false,
-            search: SEARCH_BYTES,
         }
     }
 }
@@ -144,6 +124,9 @@ pub struct Level {
     /// `ranges` are only looked at, they do not belong to the image, or were
     /// in a level before.
     pub probe: bool,
+    /// Of `ranges` only the places matter that hold this: a source that can
+    /// look for it need not read the others, nor need they be supplied.
+    pub sought: Option<Sought>,
 }
 
 /// The shape of a filesystem, from a superblock that has been checked.

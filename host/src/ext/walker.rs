@@ -316,7 +316,12 @@ impl Walker {
         self.assembler.begin(wanted);
         let Some(scan) = &mut self.scan else {
             let ranges = self.ranges(wanted, PROBE_SIZE);
-            return level(ranges, Vec::new(), true);
+            let sought = match &self.phase {
+                Phase::Probe(probe) => probe.sought(),
+                _ => None,
+            };
+            return level(ranges, Vec::new(), true)
+                .map(|level| Level { sought, ..level });
         };
         let size = scan.superblock.geometry.block_size;
         scan.find_repeats();
@@ -472,6 +477,7 @@ fn level(
         payload,
         checks: Checks::default(),
         probe,
+        sought: None,
     })
 }
 

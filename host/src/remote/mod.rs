@@ -9,6 +9,7 @@ pub mod inventory;
 pub mod line;
 pub mod moment;
 pub mod port;
+mod search;
 pub mod session;
 pub mod source;
 pub mod target;

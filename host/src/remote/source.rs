@@ -12,10 +12,11 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::range_set::RangeSet;
 use crate::remote::client::{DeviceRecord, Fetched};
+use crate::remote::search::Search;
 use crate::remote::session::{Session, trouble_error};
 use crate::source::{
-    BlockSource, DiskIdentity, Payload, Piece, Priority, ReadFault,
-    SourceFacts, SourceKind,
+    BlockSource, DiskIdentity, Found, Payload, Piece, Priority, ReadFault,
+    Sought, SourceFacts, SourceKind,
 };
 use crate::spool::Supply;
 use crate::units::{ByteCount, ByteOffset, ByteRange};
@@ -219,6 +220,18 @@ impl Supply for RemoteDevice<'_> {
         }
         Ok(changed)
     }
+
+    fn search(
+        &self,
+        ranges: &[ByteRange],
+        sought: &Sought,
+        progress: &mut dyn FnMut(ByteCount),
+    ) -> Result<Option<Found>> {
+        let sector = u64::from(self.facts.sector_bytes);
+        let search = Search { sector, base: self.base, sought };
+        let mut finder = (&mut *self.session(), self.device.id);
+        search.run(&mut finder, ranges, progress).map(Some)
+    }
 }
 
 /// Without a spool: for a look at a few places.
@@ -232,6 +245,15 @@ impl BlockSource for RemoteDevice<'_> {
         ranges: &[(ByteRange, Digest)],
     ) -> Result<Vec<ByteRange>> {
         self.changed(ranges)
+    }
+
+    fn search(
+        &self,
+        ranges: &[ByteRange],
+        sought: &Sought,
+        progress: &mut dyn FnMut(ByteCount),
+    ) -> Result<Option<Found>> {
+        Supply::search(self, ranges, sought, progress)
     }
 
     /// An agent answers for a few seconds from what it has read, but never

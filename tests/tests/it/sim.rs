@@ -2,6 +2,7 @@
 //! one that a local run makes.
 
 mod install;
+mod search;
 mod seeds;
 mod writes;
 

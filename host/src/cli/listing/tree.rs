@@ -70,7 +70,9 @@ fn row(branch: &str, device: &Device) -> Row {
         Contents::Unreadable(why) => facts.push(format!("unreadable: {why}")),
         Contents::Known(contents) => {
             if contents.is_empty() && device.partitions.is_empty() {
-                facts.push("nothing known on it".to_owned());
+                let further = "nothing known on it (`e2wire plan` looks \
+                               for copies of a superblock)";
+                facts.push(further.to_owned());
             }
             facts.extend(contents.iter().flat_map(content_facts));
         }

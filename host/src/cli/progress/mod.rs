@@ -21,6 +21,7 @@ use crate::observer::Phase;
 pub(super) const fn phase_names(phase: Phase) -> (&'static str, &'static str) {
     match phase {
         Phase::Walk => ("walk", "reading"),
+        Phase::Search => ("search", "looking for a superblock"),
         Phase::Copy => ("copy", "copying"),
         Phase::Verify => ("verify", "checking"),
         Phase::Write => ("write", "writing"),

@@ -12,7 +12,6 @@ use crate::commands::reach::{Origin, Reach};
 use crate::digest::RangeRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::claims::Claim;
-use crate::ext::walk::search_in;
 use crate::ext::{BlockKind, Scope, Selection, Walk, WalkOptions, Walker};
 use crate::image::format::Format;
 use crate::image::{self, OpenImage};
@@ -267,7 +266,6 @@ fn walker(source: &dyn BlockSource, scope: Scope) -> Walker {
         selection: Selection::Complete,
         scope,
         device_length: Some(source.facts().length),
-        search: search_in(source.facts()),
         ..WalkOptions::default()
     })
 }

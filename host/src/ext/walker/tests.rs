@@ -9,7 +9,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ext::finding::{Effect, Fault};
-use crate::ext::walk::SEARCH_BYTES;
 use crate::ext::{BlockKind, JournalMode, Scope};
 use crate::source::{PIECE_ALIGN, Payload, ReadFault};
 use crate::units::{ByteCount, u64_from};
@@ -181,7 +180,6 @@ const E2IMAGE: WalkOptions = WalkOptions {
     block_size: None,
     full_tables: false,
     device_length: None,
-    search: SEARCH_BYTES,
 };
 
 fn blocks(set: &BlockSet) -> Vec<u64> {

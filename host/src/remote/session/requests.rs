@@ -73,7 +73,8 @@ impl Session<'_> {
     ) -> Result<Vec<RangeDigest>> {
         let form = DigestForm::Range;
         let task = Task::Digest(DigestUnits { range, unit_sectors, form });
-        let body = self.body(device, task)?;
+        let ticket = self.client.fetch(device, task);
+        let body = self.body(ticket)?;
         let units = range.count().div_ceil(unit_sectors.max(1));
         let (digests, rest) = body.as_chunks::<32>();
         if !rest.is_empty() || digests.len() as u64 != u64::from(units) {
@@ -157,17 +158,30 @@ impl Session<'_> {
         device: DeviceId,
         same: SameUnits,
     ) -> Result<Vec<u8>> {
-        self.body(device, Task::Same(same))
+        let ticket = self.client.fetch(device, Task::Same(same));
+        self.body(ticket)
     }
 
-    /// Where a range holds a pattern, as
+    /// Has the agent look where a range holds a pattern, see
+    /// [`Self::found`].
+    pub fn find(&mut self, device: DeviceId, find: Find) -> Ticket {
+        self.client.fetch(device, Task::Find(find))
+    }
+
+    /// What [`Self::find`] has found, as
     /// [`Matches`](e2wire_protocol::message::Matches) reads it.
     ///
     /// # Errors
     ///
     /// As [`Self::fetched`], or what the agent answers.
-    pub fn find(&mut self, device: DeviceId, find: Find) -> Result<Vec<u8>> {
-        self.body(device, Task::Find(find))
+    pub fn found(&mut self, ticket: Ticket) -> Result<Vec<u8>> {
+        self.body(ticket)
+    }
+
+    /// What was asked for is no longer of interest.
+    pub fn forget(&mut self, ticket: Ticket) {
+        self.client.forget(ticket);
+        self.answers.retain(|event| !is_of(event, ticket));
     }
 
     /// Makes what was written to a device safe.
@@ -221,8 +235,7 @@ impl Session<'_> {
         }
     }
 
-    fn body(&mut self, device: DeviceId, task: Task) -> Result<Vec<u8>> {
-        let ticket = self.client.fetch(device, task);
+    fn body(&mut self, ticket: Ticket) -> Result<Vec<u8>> {
         match self.answer(ticket)? {
             Event::Body(_, body) => Ok(body),
             _ => Err(self.strange("a result")),
@@ -250,15 +263,7 @@ impl Session<'_> {
     /// Waits for the next event of `ticket`.
     pub(super) fn answer(&mut self, ticket: Ticket) -> Result<Event> {
         loop {
-            let of_ticket = |event: &Event| match event {
-                Event::Body(this, ..)
-                | Event::Device(this, _)
-                | Event::Log(this, ..)
-                | Event::Done(this)
-                | Event::Wrote(this, _)
-                | Event::Failed(this, _) => *this == ticket,
-                _ => false,
-            };
+            let of_ticket = |event: &Event| is_of(event, ticket);
             if let Some(place) = self.answers.iter().position(of_ticket) {
                 return match self.answers.remove(place) {
                     Some(Event::Failed(_, trouble)) => {
@@ -273,6 +278,19 @@ impl Session<'_> {
                 return Err(error);
             }
         }
+    }
+}
+
+/// Whether `event` answers `ticket`.
+fn is_of(event: &Event, ticket: Ticket) -> bool {
+    match event {
+        Event::Body(this, ..)
+        | Event::Device(this, _)
+        | Event::Log(this, ..)
+        | Event::Done(this)
+        | Event::Wrote(this, _)
+        | Event::Failed(this, _) => *this == ticket,
+        _ => false,
     }
 }
 

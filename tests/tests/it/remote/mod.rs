@@ -7,6 +7,7 @@ mod lab;
 mod lines;
 mod ports;
 mod probe;
+mod search;
 mod writes;
 
 use std::path::{Path, PathBuf};
