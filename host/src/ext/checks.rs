@@ -15,7 +15,7 @@ use super::checksums::{crc32c, crc32c_parts};
 use super::directory::{self, Entries};
 use super::finding::{Effect, Fault, Findings};
 use super::journal::JournalSuperblock;
-use super::scan::{Place, Scan};
+use super::scan::{Place, Scan, Seen};
 use super::superblock::Superblock;
 use super::xattr;
 use crate::block_set::BlockSet;
@@ -330,15 +330,18 @@ impl Checks {
 impl Scan {
     /// Reports what every filesystem has and this one has not.
     pub(super) fn find_missing(&mut self) {
+        let Seen { root, journal, .. } = self.seen;
         let has_journal = self.superblock.has_own_journal();
         let wanted = [
-            (BlockKind::Directory, super::inode::ROOT_INODE, true),
-            (BlockKind::Journal, self.superblock.journal_inode, has_journal),
+            (BlockKind::Directory, super::inode::ROOT_INODE, !root),
+            (
+                BlockKind::Journal,
+                self.superblock.journal_inode,
+                has_journal && !journal,
+            ),
         ];
-        for ((kind, inode, is_wanted), seen) in
-            wanted.into_iter().zip(self.seen)
-        {
-            if is_wanted && !seen {
+        for (kind, inode, is_missing) in wanted {
+            if is_missing {
                 let place = Place::of(kind).in_inode(inode);
                 self.find(place, Fault::Missing, Effect::SubtreeSkipped);
             }

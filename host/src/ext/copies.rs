@@ -88,6 +88,9 @@ impl Copies {
                 return wanted;
             }
         }
+        if !self.faults.is_empty() {
+            scan.mark_first_copies();
+        }
         self.report(scan);
         BlockSet::new()
     }

@@ -48,6 +48,11 @@ struct RawIndex {
     ei_unused: U16,
 }
 
+/// Whether `node` begins with `eh_magic`.
+pub(super) fn has_magic(node: &[u8]) -> bool {
+    U16::ref_from_prefix(node).is_ok_and(|(magic, _)| magic.get() == MAGIC)
+}
+
 /// A header whose counts fit the node that it heads.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Header {

@@ -258,6 +258,22 @@ fn behind_superblock(superblock: &Superblock, number: u64) -> BlockNumber {
     BlockNumber(block)
 }
 
+/// Where copies of the superblock lie, the primary one left out, in the
+/// order of the groups.
+pub(super) fn superblock_copies(superblock: &Superblock) -> Vec<BlockNumber> {
+    let groups = u64::from(superblock.geometry.groups);
+    let [one, other] = superblock.backup_groups.map(u64::from);
+    // Groups with copies grow rare: the first hundreds have plenty.
+    let mut holders: Vec<u64> =
+        (1..groups.min(1024)).chain([one, other]).collect();
+    holders.retain(|group| {
+        (1..groups).contains(group) && has_superblock(superblock, *group)
+    });
+    holders.sort_unstable();
+    holders.dedup();
+    holders.into_iter().map(|group| first_block(superblock, group)).collect()
+}
+
 /// The copies of the descriptor table's part `index`, the first one
 /// included, in the order of the groups; `most` at most.
 pub(super) fn descriptor_copies(
@@ -265,22 +281,11 @@ pub(super) fn descriptor_copies(
     index: u32,
     most: usize,
 ) -> Vec<BlockNumber> {
-    let groups = u64::from(superblock.geometry.groups);
     if index < superblock.first_meta_bg {
-        let [one, other] = superblock.backup_groups.map(u64::from);
-        // Groups with copies grow rare: the first hundreds have plenty.
-        let mut holders: Vec<u64> =
-            (1..groups.min(1024)).chain([one, other]).collect();
-        holders.retain(|group| {
-            (1..groups).contains(group) && has_superblock(superblock, *group)
-        });
-        holders.sort_unstable();
-        holders.dedup();
         let primary = primary_base(superblock);
-        let bases =
-            holders.into_iter().map(|group| first_block(superblock, group).0);
+        let copies = superblock_copies(superblock).into_iter().map(|at| at.0);
         return std::iter::once(primary)
-            .chain(bases)
+            .chain(copies)
             .map(|base| {
                 let part = u64::from(index).saturating_add(1);
                 BlockNumber(base.saturating_add(part))
@@ -288,6 +293,7 @@ pub(super) fn descriptor_copies(
             .take(most)
             .collect();
     }
+    let groups = u64::from(superblock.geometry.groups);
     let per_block = u64::from(per_block(superblock));
     let first = u64::from(index).saturating_mul(per_block);
     let last = first.saturating_add(per_block).saturating_sub(1);

@@ -37,6 +37,9 @@ impl Scan {
         if !superblock.checksum_ok {
             self.find(place, Fault::BadChecksum, Effect::None);
         }
+        if superblock.replaces.is_some() || !superblock.checksum_ok {
+            self.mark_first_copies();
+        }
         self.find_truncation();
         let parts = |from_backup| {
             let superblock = &superblock;
@@ -89,6 +92,26 @@ impl Scan {
             .collect();
         parts.sort_unstable();
         parts
+    }
+
+    /// Marks the first copy of the superblock and of its descriptors: what a
+    /// checker of the image turns to when the primary ones are no good, as it
+    /// would on the device.
+    pub(super) fn mark_first_copies(&mut self) {
+        if !self.is_complete() || self.options.scope == Scope::Tables {
+            return;
+        }
+        let superblock = self.superblock.clone();
+        let copies = groups::superblock_copies(&superblock);
+        if let Some(at) = copies.first() {
+            self.marks.mark(BlockKind::BackupSuperblock, at.0, 1);
+        }
+        for index in 0..superblock.geometry.descriptor_blocks {
+            let copies = groups::descriptor_copies(&superblock, index, 2);
+            if let Some(at) = copies.get(1) {
+                self.marks.mark(BlockKind::BackupDescriptors, at.0, 1);
+            }
+        }
     }
 
     fn find_truncation(&mut self) {

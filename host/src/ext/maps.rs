@@ -5,6 +5,8 @@
 //! height, the highest first: so everything that leads to a block is known
 //! before the block is read, and each is looked into once for each role.
 
+use super::extents::{self, Header};
+use super::inode::I_BLOCK_BYTES;
 use crate::block_set::BlockSet;
 use crate::ext::BlockKind;
 use crate::units::{BlockNumber, usize_from};
@@ -36,6 +38,21 @@ pub(super) struct Owner {
 pub(super) enum Shape {
     Extents,
     Indirect,
+}
+
+impl Shape {
+    /// Whether `root`, the `i_block` of a file that is not empty, can be a
+    /// map of this shape.
+    pub(super) fn fits(self, root: &[u8; I_BLOCK_BYTES]) -> bool {
+        match self {
+            Self::Extents => {
+                Header::check(root).is_ok_and(|header| header.entries > 0)
+            }
+            Self::Indirect => {
+                !extents::has_magic(root) && root.iter().any(|byte| *byte != 0)
+            }
+        }
+    }
 }
 
 /// A map block to be read.

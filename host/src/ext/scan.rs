@@ -1,7 +1,7 @@
 //! What inodes lead to: every inode that a walk passes comes through here
 //! once, and leaves marks, map blocks to be read, and findings.
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, FromZeros as _};
 
 use super::assemble::BlockBytes;
 use super::careful::{Careful, Suspect};
@@ -14,7 +14,7 @@ use super::inode::{
 };
 use super::maps::{MapJob, Owner, RESIZE_INODE, Shape, Waiting};
 use super::select::Marks;
-use super::superblock::Superblock;
+use super::superblock::{RawSuperblock, Superblock};
 use crate::ext::{BlockKind, Finding, Scope, Selection, Traced, WalkOptions};
 use crate::units::{BlockNumber, usize_from};
 
@@ -36,10 +36,20 @@ pub(super) struct Scan {
     pub(super) lost_parts: Vec<(u32, BlockNumber)>,
     /// What the blocks that were marked last are to be checked for.
     pub(super) checks: Checks,
-    /// Whether the root directory and the journal were seen.
-    pub(super) seen: [bool; 2],
+    pub(super) seen: Seen,
     /// Whose each stretch of data is, where that is wanted.
     pub(super) traced: Vec<Traced>,
+}
+
+/// Which of the things that every filesystem has were seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// The root directory.
+    pub(super) root: bool,
+    /// The journal's inode.
+    pub(super) journal: bool,
+    /// A map of the journal that can be followed, or its copy.
+    pub(super) journal_map: bool,
 }
 
 /// Where a finding belongs.
@@ -108,7 +118,7 @@ impl Scan {
             traced: Vec::new(),
             lost_parts: Vec::new(),
             checks: Checks::default(),
-            seen: [false; 2],
+            seen: Seen::default(),
         }
     }
 
@@ -152,11 +162,11 @@ impl Scan {
             self.mark_or_find(place, BlockKind::Xattr, xattr, 1);
             self.checks.add(xattr, 1, Check::Xattr { inode: number });
         }
-        self.seen = [
-            self.seen[0]
-                || (number == ROOT_INODE && raw.file_type() == S_IFDIR),
-            self.seen[1] || number == self.superblock.journal_inode,
-        ];
+        self.seen.root |= number == ROOT_INODE && raw.file_type() == S_IFDIR;
+        if number == self.superblock.journal_inode {
+            self.seen.journal = true;
+            self.seen.journal_map |= shape_of(raw).fits(&raw.i_block);
+        }
         let Some(data) = self.purpose(number, raw) else { return };
         let owner = Owner { inode: number, seed, data };
         if data.is_none() && !raw.may_have_map_blocks() {
@@ -172,6 +182,44 @@ impl Scan {
             return;
         }
         self.walk_root(&suspect);
+    }
+
+    /// Where the journal's inode leads nowhere, the superblock keeps a copy
+    /// of its map, which a checker of the image goes by.
+    pub(super) fn follow_journal_by_copy(&mut self) {
+        let superblock = &self.superblock;
+        let is_wanted = self.is_complete()
+            && self.options.scope != Scope::Tables
+            && superblock.has_own_journal();
+        if !is_wanted || self.seen.journal_map {
+            return;
+        }
+        let raw = RawSuperblock::ref_from_bytes(&*superblock.bytes).ok();
+        let Some(root) = raw.and_then(RawSuperblock::journal_map) else {
+            return;
+        };
+        let shapes = [Shape::Extents, Shape::Indirect];
+        let Some(shape) = shapes.into_iter().find(|shape| shape.fits(&root))
+        else {
+            return;
+        };
+        self.seen.journal = true;
+        self.seen.journal_map = true;
+        let inode = superblock.journal_inode;
+        let owner = Owner {
+            inode,
+            // Nobody ever gave the journal's inode another generation.
+            seed: inode::checksum_seed(
+                superblock,
+                inode,
+                &RawInode::new_zeroed(),
+            ),
+            data: Some(BlockKind::Journal),
+        };
+        let place = Place::of(BlockKind::Journal).in_inode(inode);
+        let copy = Effect::CopyUsed(superblock.at);
+        self.find(place, Fault::Missing, copy);
+        self.walk_root(&Suspect { owner, shape, root });
     }
 
     /// The bad blocks' inode, in the first block of the first inode table.

@@ -10,8 +10,10 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::checksums::crc32c;
+use super::extents;
 use super::fields::with_fields;
 use super::finding::Fault;
+use super::inode::I_BLOCK_BYTES;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::Geometry;
 use crate::units::{BlockCount, BlockNumber, BlockSize, ByteCount, usize_from};
@@ -230,6 +232,36 @@ pub(crate) struct Superblock {
     /// What all CRC-32C of metadata begin with.
     pub(crate) checksum_seed: u32,
     pub(crate) checksum_ok: bool,
+}
+
+/// `s_jnl_backup_type`: `s_jnl_blocks` is a copy of the journal's `i_block`.
+const JOURNAL_BACKUP_BLOCKS: u8 = 1;
+
+impl RawSuperblock {
+    /// The `i_block` of the journal's inode, as far as `s_jnl_blocks` keeps a
+    /// copy of it; behind it that keeps the length.
+    pub(crate) fn journal_map(&self) -> Option<[u8; I_BLOCK_BYTES]> {
+        if self.s_jnl_backup_type != JOURNAL_BACKUP_BLOCKS {
+            return None;
+        }
+        self.s_jnl_blocks.as_bytes().first_chunk().copied()
+    }
+
+    /// The first block of the journal by [`Self::journal_map`], where that
+    /// names it itself.
+    pub(crate) fn journal_block(&self) -> Option<BlockNumber> {
+        let map = self.journal_map()?;
+        let block = match extents::Header::check(&map) {
+            Ok(header) if header.depth == 0 => {
+                extents::extent(&map, 0)
+                    .filter(|extent| extent.logical == 0)?
+                    .physical
+            }
+            Ok(_) => return None,
+            Err(_) => u64::from(self.s_jnl_blocks.first()?.get()),
+        };
+        (block > 0).then_some(BlockNumber(block))
+    }
 }
 
 /// Why something is no superblock that can be used.

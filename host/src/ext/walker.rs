@@ -254,6 +254,10 @@ impl Walker {
             }
             Phase::Slow(active) => begin_maps(scan, active),
             Phase::Journal(live) => journal_phase(live.advance(scan)),
+            Phase::Tables(_) => {
+                scan.follow_journal_by_copy();
+                begin_maps(scan, Vec::new())
+            }
             _ => begin_maps(scan, Vec::new()),
         }
     }

@@ -126,6 +126,12 @@ fn check_image(recipe: &Recipe, disk: &Disk, walk: &Walk, path: &Path) {
     let classic = ["--format", "qcow2", "--qcow2-layout", "classic"];
     let again = make(&classic, &path.with_extension("qcow2"));
     assert_eq!(found, again, "{name}: what a classic image finds");
+    // A cut device ends where its image has a hole.
+    if !disk.is_cut() {
+        let (of_disk, of_image) =
+            (oracle::e2fsck(path), oracle::e2fsck(&output));
+        assert_eq!(of_disk, of_image, "{name}: what e2fsck finds");
+    }
     let image = fs::read(&output).unwrap();
     for block in disk::blocks(&walk.selected) {
         let original = disk.bytes_of(block);

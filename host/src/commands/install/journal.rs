@@ -13,11 +13,6 @@ use crate::ext::journal::{JournalSuperblock, LiveLog, has_magic};
 use crate::ext::superblock::RawSuperblock;
 use crate::units::{BlockCount, BlockNumber, BlockRun};
 
-/// `s_jnl_backup_type`: `s_jnl_blocks` is a copy of the journal's `i_block`.
-const JOURNAL_BACKUP_BLOCKS: u8 = 1;
-/// `eh_magic` of an extent node.
-const EXTENT_MAGIC: u16 = 0xF30A;
-
 /// Refuses a device whose journal is still to be replayed, unless the plan
 /// brings a journal of its own: what is written now would be written over by
 /// the next mount.
@@ -57,23 +52,7 @@ pub(super) fn refuse_recovery(
 /// The block of the journal's own superblock, as the filesystem's superblock
 /// remembers it.
 pub(super) fn superblock_block(bytes: &[u8; 1024]) -> Option<BlockNumber> {
-    let raw = RawSuperblock::read_from_bytes(bytes).ok()?;
-    if raw.s_jnl_backup_type != JOURNAL_BACKUP_BLOCKS {
-        return None;
-    }
-    let slots: Vec<u32> =
-        raw.s_jnl_blocks.iter().map(|slot| slot.get()).collect();
-    let block = match slots.first()? & 0xFFFF == u32::from(EXTENT_MAGIC) {
-        false => u64::from(*slots.first()?),
-        // eh_depth is the high half of the second word; the first extent
-        // follows the header: ee_block, ee_len and ee_start_hi, ee_start_lo.
-        true if slots.get(1)?.wrapping_shr(16) == 0 && *slots.get(3)? == 0 => {
-            let high = u64::from(slots.get(4)?.wrapping_shr(16));
-            high.wrapping_shl(32) | u64::from(*slots.get(5)?)
-        }
-        true => return None,
-    };
-    (block > 0).then_some(BlockNumber(block))
+    RawSuperblock::ref_from_bytes(bytes).ok()?.journal_block()
 }
 
 /// `s_wtime`: when the filesystem was last written, in seconds since 1970.
