@@ -37,6 +37,10 @@ impl Scan {
         if !superblock.checksum_ok {
             self.find(place, Fault::BadChecksum, Effect::None);
         }
+        if superblock.replaces.is_none() && superblock.odd_start().is_some() {
+            let fault = Fault::BadField("s_first_data_block");
+            self.find(place, fault, Effect::None);
+        }
         if superblock.replaces.is_some() || !superblock.checksum_ok {
             self.mark_first_copies();
         }
@@ -102,11 +106,24 @@ impl Scan {
             return;
         }
         let superblock = self.superblock.clone();
-        let copies = groups::superblock_copies(&superblock);
-        if let Some(at) = copies.first() {
-            self.marks.mark(BlockKind::BackupSuperblock, at.0, 1);
+        let mut bases = groups::superblock_copies(&superblock);
+        bases.truncate(1);
+        // Which groups have copies is a matter of features, and those may be
+        // what is wrong.
+        let second = groups::first_block(&superblock, 1);
+        if (superblock.replaces.is_some() || !superblock.checksum_ok)
+            && !bases.contains(&second)
+        {
+            bases.push(second);
         }
-        for index in 0..superblock.geometry.descriptor_blocks {
+        let parts = superblock.geometry.descriptor_blocks;
+        let behind = u64::from(parts.min(superblock.first_meta_bg));
+        for base in bases {
+            let first = base.0.saturating_add(1);
+            self.marks.mark(BlockKind::BackupSuperblock, base.0, 1);
+            self.marks.mark(BlockKind::BackupDescriptors, first, behind);
+        }
+        for index in superblock.first_meta_bg..parts {
             let copies = groups::descriptor_copies(&superblock, index, 2);
             if let Some(at) = copies.get(1) {
                 self.marks.mark(BlockKind::BackupDescriptors, at.0, 1);

@@ -24,6 +24,15 @@ pub const S_IFREG: u16 = 0x8000;
 /// A symbolic link.
 pub const S_IFLNK: u16 = 0xA000;
 
+/// A named pipe.
+pub const S_IFIFO: u16 = 0x1000;
+/// A character device.
+pub const S_IFCHR: u16 = 0x2000;
+/// A block device.
+pub const S_IFBLK: u16 = 0x6000;
+/// A socket.
+pub const S_IFSOCK: u16 = 0xC000;
+
 /// `i_flags`: `i_block` is the root of an extent tree.
 pub const EXTENTS_FL: u32 = 0x8_0000;
 /// `i_flags`: the value of a large extended attribute.

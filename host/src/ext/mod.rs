@@ -16,6 +16,7 @@ mod checksums;
 pub mod claims;
 mod copies;
 pub mod directory;
+mod disguised;
 mod extents;
 pub mod fields;
 pub mod finding;

@@ -15,6 +15,7 @@ use super::finding::Fault;
 use super::groups;
 use super::superblock::{
     RawSuperblock, Refusal, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, Superblock,
+    compat,
 };
 use crate::block_set::BlockSet;
 use crate::error::{Error, ErrorKind, Result};
@@ -150,7 +151,7 @@ impl Probe {
         }
         let copy = self.best_copy(options);
         if let Some(doubted) = self.doubted.take() {
-            return Ok(Ok(better(doubted, copy)));
+            return Ok(Ok(better(doubted, copy, options)));
         }
         let Some(lost) = self.lost.take() else {
             return Err(Error::new(ErrorKind::Internal, "a probe for nothing"));
@@ -327,23 +328,40 @@ impl Probe {
 /// Whether copies have a say: e2image never asks them, a normal image holds
 /// the first superblock, and the user's own choice stands.
 fn may_doubt(superblock: &Superblock, options: &WalkOptions) -> bool {
-    !superblock.checksum_ok
+    doubt(superblock).is_some()
         && options.selection == Selection::Complete
         && options.scope != Scope::Tables
         && given(options).is_none()
 }
 
-/// The copy instead of a superblock with a wrong checksum, if it is of the
-/// same filesystem, its own checksum is right, and a walk by it would look
-/// for things elsewhere.
-fn better(doubted: Superblock, copy: Option<Superblock>) -> Superblock {
+/// Why a superblock that could be used is not simply believed.
+fn doubt(superblock: &Superblock) -> Option<Fault> {
+    if !superblock.checksum_ok {
+        Some(Fault::BadChecksum)
+    } else if !superblock.begins_as_usual() {
+        Some(Fault::BadField("s_first_data_block"))
+    } else {
+        None
+    }
+}
+
+/// The copy instead of a superblock that is doubted, if it is of the same
+/// filesystem, is not doubted itself, and a walk by it would look for things
+/// elsewhere. Where there is none, what is plainly wrong is put right.
+fn better(
+    doubted: Superblock,
+    copy: Option<Superblock>,
+    options: &WalkOptions,
+) -> Superblock {
     let places = |superblock: &Superblock| {
         (
             superblock.geometry.clone(),
             superblock.has_64bit(),
             superblock.has_metadata_csum(),
             superblock.first_meta_bg,
-            superblock.journal_inode,
+            superblock.compat & compat::SPARSE_SUPER2 != 0,
+            superblock.backup_groups,
+            superblock.has_own_journal().then_some(superblock.journal_inode),
             superblock.checksum_seed,
         )
     };
@@ -355,13 +373,14 @@ fn better(doubted: Superblock, copy: Option<Superblock>) -> Superblock {
     };
     match copy {
         Some(copy)
-            if copy.checksum_ok
+            if doubt(&copy).is_none()
                 && is_same(&copy)
                 && places(&copy) != places(&doubted) =>
         {
-            Superblock { replaces: Some(Fault::BadChecksum), ..copy }
+            Superblock { replaces: doubt(&doubted), ..copy }
         }
-        _ => doubted,
+        _ if doubted.begins_as_usual() => doubted,
+        _ => doubted.begun_as_usual(options.device_length),
     }
 }
 

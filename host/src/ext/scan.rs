@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, FromZeros as _};
 use super::assemble::BlockBytes;
 use super::careful::{Careful, Suspect};
 use super::checks::{Check, Checks};
+use super::disguised::Disguised;
 use super::extents::Extent;
 use super::finding::{Effect, Fault, Findings};
 use super::inode::{
@@ -30,6 +31,8 @@ pub(super) struct Scan {
     pub(super) waiting: Waiting,
     pub(super) findings: Findings,
     pub(super) careful: Careful,
+    /// What may be a directory and does not say so.
+    pub(super) disguised: Vec<Disguised>,
     /// The journal's file map, where not all of the journal is wanted.
     pub(super) journal: Vec<Extent>,
     /// Parts of the descriptor table that could not be read, and where.
@@ -114,6 +117,7 @@ impl Scan {
             waiting: Waiting::default(),
             findings: Findings::default(),
             careful,
+            disguised: Vec::new(),
             journal: Vec::new(),
             traced: Vec::new(),
             lost_parts: Vec::new(),
@@ -167,7 +171,10 @@ impl Scan {
             self.seen.journal = true;
             self.seen.journal_map |= shape_of(raw).fits(&raw.i_block);
         }
-        let Some(data) = self.purpose(number, raw) else { return };
+        let Some(data) = self.purpose(number, raw) else {
+            self.suspect_disguise(number, seed, raw);
+            return;
+        };
         let owner = Owner { inode: number, seed, data };
         if data.is_none() && !raw.may_have_map_blocks() {
             return;
@@ -332,6 +339,6 @@ impl Scan {
     }
 }
 
-fn shape_of(raw: &RawInode) -> Shape {
+pub(super) fn shape_of(raw: &RawInode) -> Shape {
     if raw.has_flag(EXTENTS_FL) { Shape::Extents } else { Shape::Indirect }
 }

@@ -13,6 +13,7 @@ use super::checksums::crc32c;
 use super::extents;
 use super::fields::with_fields;
 use super::finding::Fault;
+use super::groups;
 use super::inode::I_BLOCK_BYTES;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::Geometry;
@@ -292,6 +293,34 @@ impl Superblock {
     /// Whether there is a journal, and in this filesystem.
     pub(crate) const fn has_own_journal(&self) -> bool {
         self.compat & compat::HAS_JOURNAL != 0 && self.journal_inode != 0
+    }
+
+    /// Whether group 0 is where filesystems begin: at block 0, with blocks of
+    /// 1 KiB mostly at block 1. The kernel takes other places too, and nothing
+    /// ever made such a filesystem.
+    pub(crate) const fn begins_as_usual(&self) -> bool {
+        let last = groups::usual_superblock(self.geometry.block_size);
+        self.geometry.first_data_block.0 <= last.0
+    }
+
+    /// The same with `s_first_data_block` as it should be.
+    pub(crate) fn begun_as_usual(self, device: Option<ByteCount>) -> Self {
+        let usual = groups::usual_superblock(self.geometry.block_size);
+        let mut bytes = self.bytes.clone();
+        if let Ok(raw) = RawSuperblock::mut_from_bytes(&mut *bytes) {
+            raw.s_first_data_block = U32::new(u32::from(usual.0 > 0));
+        }
+        match Self::examine(&bytes, None, device) {
+            Ok(other) => Self { geometry: other.geometry, ..self },
+            Err(_) => self,
+        }
+    }
+
+    /// `s_first_data_block` as it lies there, if that was not believed.
+    pub(crate) fn odd_start(&self) -> Option<BlockNumber> {
+        let raw = RawSuperblock::ref_from_bytes(&*self.bytes).ok()?;
+        let start = BlockNumber(u64::from(raw.s_first_data_block.get()));
+        (start != self.geometry.first_data_block).then_some(start)
     }
 
     pub(crate) const fn has_64bit(&self) -> bool {

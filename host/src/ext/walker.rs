@@ -9,6 +9,7 @@ use super::careful::{Careful, SlowWalk, Suspect};
 use super::checks::Checks;
 use super::claims::Watch;
 use super::copies::Copies;
+use super::disguised::{self, Disguised};
 use super::live::Live;
 use super::maps::{self, MapJob};
 use super::probe::{PROBE_SIZE, Probe};
@@ -65,6 +66,8 @@ enum Phase {
     },
     /// Damaged maps, one block of each at a time.
     Slow(Vec<SlowWalk>),
+    /// The first blocks of what may be directories.
+    Disguised(Vec<Disguised>),
     /// The journal's superblock, then its log.
     Journal(Live),
     /// About to begin anew.
@@ -413,7 +416,13 @@ fn begin_maps(scan: &mut Scan, mut active: Vec<SlowWalk>) -> (Phase, BlockSet) {
             let wanted = maps::blocks_of(&jobs);
             (Phase::Maps { height, jobs }, wanted)
         }
-        None => (Phase::Rest, BlockSet::new()),
+        None => match scan.take_disguised() {
+            jobs if jobs.is_empty() => (Phase::Rest, BlockSet::new()),
+            jobs => {
+                let wanted = disguised::blocks_of(&jobs);
+                (Phase::Disguised(jobs), wanted)
+            }
+        },
     }
 }
 
@@ -449,6 +458,13 @@ fn look(
                 if walk.wants == Some(block.0) {
                     walk.feed(bytes);
                 }
+            }
+        }
+        (Phase::Disguised(jobs), Some(scan)) => {
+            let from = jobs.partition_point(|job| job.block() < block.0);
+            let here = jobs.get(from..).unwrap_or_default().iter();
+            for job in here.take_while(|job| job.block() == block.0) {
+                scan.visit_disguised(job, bytes);
             }
         }
         (Phase::Tables(tables), Some(scan)) => {

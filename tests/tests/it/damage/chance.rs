@@ -2,8 +2,12 @@
 //!
 //! A seed decides which words of the metadata of a small filesystem change,
 //! and to what. The walk must end, ask for nothing outside the device, and
-//! select, where e2image still can, what e2image does. `E2WIRE_SEEDS=FROM..TO`
-//! asks for other seeds and as many as there is time for.
+//! select, where e2image still can, what e2image does; and e2fsck must say of
+//! a complete image what it says of the device. `E2WIRE_SEEDS=FROM..TO` asks
+//! for other seeds and as many as there is time for.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
 
 use e2wire::ext::walk::{Scope, Selection, WalkOptions};
 use e2wire_tests::fixtures::in_parallel;
@@ -28,8 +32,10 @@ const FIXTURES: &[&str] = &[
 
 /// Seeds that every run of the tests tries.
 const SEEDS: std::ops::Range<u64> = 0..4_000;
-/// One in so many seeds is shown to e2image as well.
+/// One in so many seeds is shown to e2image as well,
 const ORACLE_EACH: u64 = 25;
+/// and one in so many to e2fsck.
+const CHECKER_EACH: u64 = 10;
 
 fn seeds() -> std::ops::Range<u64> {
     let Some(asked) = std::env::var_os("E2WIRE_SEEDS") else { return SEEDS };
@@ -143,10 +149,35 @@ fn try_all(disk: &Disk, seed: u64) -> bool {
     }
     // Every fixture has its turn.
     let turn = seed / FIXTURES.len() as u64;
+    if turn.is_multiple_of(CHECKER_EACH) {
+        show_to_e2fsck(disk);
+    }
     if !turn.is_multiple_of(ORACLE_EACH) {
         return false;
     }
     compare(disk)
+}
+
+/// e2fsck says the same of the device and of what a complete image holds.
+fn show_to_e2fsck(disk: &Disk) {
+    let Ok(walked) = disk.walk(WalkOptions::default()) else { return };
+    let walk = walked.walk;
+    let scratch = tempfile::tempdir_in(e2wire_tests::target()).unwrap();
+    let (path, image) =
+        (scratch.path().join("damaged"), scratch.path().join("image"));
+    disk.save(&path);
+    let file = fs::File::create(&image).unwrap();
+    file.set_len(disk.bytes.len() as u64).unwrap();
+    for block in disk::blocks(&walk.selected) {
+        let at = block * disk.block_size() as u64;
+        file.write_all_at(disk.bytes_of(block), at).unwrap();
+    }
+    let (of_disk, of_image) = (oracle::e2fsck(&path), oracle::e2fsck(&image));
+    // Where it divides by zero it prints addresses.
+    if !of_disk.messages.contains("SIGFPE") {
+        let findings: Vec<_> = walk.findings.iter().take(20).collect();
+        assert_eq!(of_disk, of_image, "what e2fsck finds; {findings:#?}");
+    }
 }
 
 fn compare(disk: &Disk) -> bool {

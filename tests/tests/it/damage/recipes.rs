@@ -85,6 +85,17 @@ pub(super) const RECIPES: &[Recipe] = &[
     recipe("superblock-uuid", "ext4-1k-full", |disk| {
         disk.superblock()[0x68] ^= 0xFF;
     }),
+    recipe("superblock-features", "ext4-1k-full", |disk| {
+        put32(disk.superblock(), 0x5C, u32::MAX);
+    }),
+    recipe("superblock-first-block", "ext2-1k-full", |disk| {
+        put32(disk.superblock(), 0x14, 5081);
+    })
+    .without_oracle(),
+    recipe("superblock-first-block-no-copies", "ext2-rev0", |disk| {
+        put32(disk.superblock(), 0x14, 5081);
+    })
+    .without_oracle(),
     recipe("first-copy-lost-too", "ext4-1k-full", |disk| {
         disk.superblock().fill(0);
         let block = disk.group(1);
@@ -161,6 +172,24 @@ pub(super) const RECIPES: &[Recipe] = &[
     }),
     recipe("journal-inode-zeroed", "ext4-1k-full", |disk| {
         disk.inode(8).fill(0);
+    }),
+    recipe("journal-map-zeroed", "ext3-1k-full", |disk| {
+        disk.inode(8)[0x28..0x64].fill(0);
+    }),
+    recipe("directory-of-no-type", "ext4-1k-full", |disk| {
+        let number = disk.directory();
+        put16(disk.inode(number), 0, 0xF1ED);
+    }),
+    recipe("directory-as-pipe", "ext2-1k-full", |disk| {
+        let number = disk.directory();
+        put16(disk.inode(number), 0, 0x11ED);
+    }),
+    recipe("root-as-device", "ext3-1k-full", |disk| {
+        put16(disk.inode(2), 0, 0x21ED);
+    }),
+    recipe("file-of-no-type", "ext4-1k-full", |disk| {
+        let number = disk.extents_file();
+        put16(disk.inode(number), 0, 0x01A4);
     }),
     recipe("xattr-pointer-far", "ext4-4k-full", |disk| {
         let number = disk.directory();
