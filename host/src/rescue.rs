@@ -15,8 +15,8 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::range_set::RangeSet;
 use crate::source::{
-    BlockSource, Found, Payload, Piece, Priority, ReadFault, Sought,
-    SourceFacts,
+    BlockSource, Duplicates, Found, Payload, Piece, Priority, ReadFault,
+    Sought, SourceFacts,
 };
 use crate::units::{ByteCount, ByteOffset, ByteRange, u64_from};
 
@@ -312,6 +312,13 @@ impl BlockSource for Rescue<'_> {
         let left: Vec<ByteRange> =
             ranges.iter().flat_map(|range| known.missing(*range)).collect();
         self.source.search(&left, sought, progress)
+    }
+
+    /// Whoever compares touches whatever he compares: not where something
+    /// is bad.
+    fn duplicates(&self) -> Option<&dyn Duplicates> {
+        let clean = self.lock().is_clean();
+        clean.then(|| self.source.duplicates()).flatten()
     }
 
     fn readers(&self) -> usize {

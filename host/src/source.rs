@@ -104,6 +104,12 @@ pub trait BlockSource: Sync {
         let _ = ranges;
     }
 
+    /// What holds much twice and lies behind a slow line can be asked for
+    /// what it holds twice; `None` where reading is as quick.
+    fn duplicates(&self) -> Option<&dyn Duplicates> {
+        None
+    }
+
     /// How many threads a job may usefully have: one that takes what the
     /// others read by [`Self::read_batch`], or one that does both.
     fn readers(&self) -> usize {
@@ -154,6 +160,65 @@ pub struct Found {
     pub places: Vec<ByteRange>,
     /// Why the search ended before its end, if it did.
     pub ended: Option<String>,
+}
+
+/// One block may be a copy of another.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Likeness {
+    /// Where the copy lies.
+    pub at: ByteOffset,
+    /// Where the other one lies.
+    pub like: ByteOffset,
+}
+
+/// A source behind a slow line, where the far end looks for what need not
+/// cross the line because it is here already.
+///
+/// Nothing here reads for anybody: what was taken over comes with the next
+/// read, as if it had crossed the line.
+pub trait Duplicates: Sync {
+    /// Where in `range`, which is looked at every `stride` bytes, lies
+    /// something that begins with `pattern`; what cannot be read does not.
+    ///
+    /// # Errors
+    ///
+    /// Only when the source as a whole is gone.
+    fn find(
+        &self,
+        range: ByteRange,
+        stride: ByteCount,
+        pattern: &[u8],
+    ) -> Result<Vec<ByteOffset>>;
+
+    /// Announces, as [`BlockSource::expect`] does, `ranges` that resemble
+    /// each other: they cross the line together, which makes them short.
+    fn expect_together(&self, ranges: &[ByteRange]);
+
+    /// Those of `pairs`, blocks of `size` bytes, that are equal byte for
+    /// byte there, of which the copy is not here and the other one is.
+    ///
+    /// # Errors
+    ///
+    /// Only when the source as a whole is gone.
+    fn same(
+        &self,
+        pairs: &[Likeness],
+        size: ByteCount,
+    ) -> Result<Vec<Likeness>>;
+
+    /// Puts copies of what is here in the places of `pairs`, once the far
+    /// end has proven by digests that `within` (sorted, disjoint) holds just
+    /// that now. What is not proven is read when it is asked for.
+    ///
+    /// # Errors
+    ///
+    /// Only when the source as a whole is gone, or nothing can be stored.
+    fn take_over(
+        &self,
+        pairs: &[Likeness],
+        size: ByteCount,
+        within: &[ByteRange],
+    ) -> Result<()>;
 }
 
 /// How urgent something is that will be read.

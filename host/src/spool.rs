@@ -7,6 +7,7 @@
 //! [`InPlace`] makes the one of the other, and [`Resumed`] is what a local
 //! job goes on with. Nothing here knows a line.
 
+mod duplicates;
 mod in_place;
 mod map;
 mod resumed;
@@ -23,8 +24,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::range_set::RangeSet;
 use crate::source::{
-    BlockSource, Found, Payload, Piece, Priority, ReadFault, Sought,
-    SourceFacts,
+    BlockSource, Duplicates, Found, Likeness, Payload, Piece, Priority,
+    ReadFault, Sought, SourceFacts,
 };
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 pub use in_place::InPlace;
@@ -75,6 +76,41 @@ pub trait Supply: Sync {
         let _ = (ranges, sought, progress);
         Ok(None)
     }
+
+    /// Who looks for duplicates at the far end, where that pays.
+    fn comparer(&self) -> Option<&dyn Comparer> {
+        None
+    }
+}
+
+/// Looks for duplicates at the far end of a supply.
+pub trait Comparer: Sync {
+    /// As [`Duplicates::find`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Supply::arrive`].
+    fn find(
+        &self,
+        range: ByteRange,
+        stride: ByteCount,
+        pattern: &[u8],
+    ) -> Result<Vec<ByteOffset>>;
+
+    /// Announces ranges that are best made one chunk: some of them, if they
+    /// are too many. Urgent wants overtake them.
+    fn want_together(&self, ranges: &[ByteRange]);
+
+    /// Those of `pairs`, blocks of `size` bytes, that are equal there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Supply::arrive`].
+    fn same(
+        &self,
+        pairs: &[Likeness],
+        size: ByteCount,
+    ) -> Result<Vec<Likeness>>;
 }
 
 /// A spool in front of a supply; see the module.
@@ -256,6 +292,10 @@ impl<S: Supply> BlockSource for Spool<S> {
         for range in ranges {
             inner.bad.remove(*range);
         }
+    }
+
+    fn duplicates(&self) -> Option<&dyn Duplicates> {
+        self.supply.comparer().is_some().then_some(self)
     }
 }
 

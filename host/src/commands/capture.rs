@@ -4,10 +4,13 @@
 use std::collections::BTreeMap;
 
 use crate::block_set::BlockSet;
+use crate::commands::duplicates::JournalGuess;
 use crate::commands::holes::LostBlocks;
 use crate::digest::{Collector, Digest, RangeRecord, ranges};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ext::{BlockKind, Checks, Findings, Level, Step, Walk, Walker};
+use crate::ext::{
+    BlockKind, Checks, Findings, Level, Step, Traced, Walk, Walker,
+};
 use crate::image::{ImagePlan, ImageSink, WriteOrder};
 use crate::observer::{Event, Observer, Phase};
 use crate::source::{BlockSource, Found, Priority, ReadFault};
@@ -48,6 +51,9 @@ pub struct Capture<'a> {
     checks: Vec<Checks>,
     /// What the checks of this run found.
     findings: Findings,
+    /// What a walk without a sink has announced and not read, where that may
+    /// tell what need not be fetched.
+    announced: Vec<ByteRange>,
     done: ByteCount,
 }
 
@@ -117,6 +123,7 @@ impl<'a> Capture<'a> {
             bare_superblock: false,
             checks: Vec::new(),
             findings: Findings::default(),
+            announced: Vec::new(),
             done: ByteCount(0),
         }
     }
@@ -281,6 +288,7 @@ impl<'a> Capture<'a> {
         self.bare_superblock = false;
         self.checks.clear();
         self.findings = Findings::default();
+        self.announced.clear();
         self.done = ByteCount(0);
     }
 
@@ -381,8 +389,17 @@ impl<'a> Capture<'a> {
         walker: &mut Walker,
         mut feed: Option<(&mut (dyn ImageSink + 's), BlockSize)>,
     ) -> Result<()> {
+        if let (Some(geometry), false) =
+            (walker.geometry(), level.journal.is_empty())
+        {
+            let size = geometry.block_size;
+            self.prepare_journal(&level.journal, size)?;
+        }
         let Some((sink, size)) = &mut feed else {
             self.source.expect(&level.payload, Priority::Payload);
+            if self.source.duplicates().is_some() {
+                self.announced.extend(&level.payload);
+            }
             self.checks.push(level.checks);
             return self.sweep(&level.ranges, None, &mut |_, part| {
                 supply(walker, &part);
@@ -395,6 +412,27 @@ impl<'a> Capture<'a> {
             supply(walker, &part);
             capture.store(&part, *size, *sink)
         })
+    }
+
+    /// All of the image but its journal is here, or was announced: finds out
+    /// how little of the journal has to be fetched, and fetches that.
+    fn prepare_journal(
+        &mut self,
+        journal: &[Traced],
+        size: BlockSize,
+    ) -> Result<()> {
+        let source = self.source;
+        if source.duplicates().is_none() {
+            return Ok(());
+        }
+        let mut announced = std::mem::take(&mut self.announced);
+        announced.sort_unstable();
+        self.sweep(&announced, None, &mut |_, _| Ok(()))?;
+        let Some(guess) = JournalGuess::new(source, size, journal)? else {
+            return Ok(());
+        };
+        self.sweep(guess.rest(), None, &mut |_, _| Ok(()))?;
+        guess.take_over()
     }
 
     fn sweep(

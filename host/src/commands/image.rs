@@ -133,6 +133,7 @@ impl Job<'_> {
             full_tables: self.request.full_tables,
             device_length: Some(source.length),
             trace: false,
+            journal_last: false,
         })
     }
 
@@ -233,7 +234,9 @@ impl Job<'_> {
         sink: &mut dyn ImageSink,
     ) -> Result<(Walk, Captured)> {
         let mut capture = Capture::new(source, self.observer, self.stop);
-        let walker = self.walker(source.facts());
+        // Most of a journal need not be sent once the rest is here.
+        let journal_last = source.duplicates().is_some();
+        let walker = self.walker(source.facts()).journal_last(journal_last);
         let walk = match sink.order() {
             WriteOrder::Any => capture.walk(walker, Some(sink))?,
             WriteOrder::Ascending => {

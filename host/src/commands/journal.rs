@@ -181,7 +181,7 @@ impl<'a> Journal<'a> {
 }
 
 /// Where block `logical` of the journal lies.
-fn physical(map: &[Traced], logical: u64) -> Option<BlockNumber> {
+pub(super) fn physical(map: &[Traced], logical: u64) -> Option<BlockNumber> {
     let behind = map.partition_point(|part| part.logical <= logical);
     let part = map.get(behind.checked_sub(1)?)?;
     let into = logical.checked_sub(part.logical)?;
@@ -200,7 +200,7 @@ fn logical(by_place: &[Traced], block: BlockNumber) -> Option<u32> {
 }
 
 /// The bytes of a block; `None` when not all of them can be read.
-fn read(
+pub(super) fn read(
     source: &dyn BlockSource,
     size: BlockSize,
     block: BlockNumber,

@@ -11,6 +11,7 @@ pub mod console;
 pub mod convert;
 mod destination;
 pub mod diff;
+mod duplicates;
 pub mod holes;
 pub mod image;
 pub mod install;

@@ -152,6 +152,7 @@ pub fn plan(
         full_tables: request.full_tables,
         device_length: Some(source.facts().length),
         trace: false,
+        journal_last: false,
     });
     let tally = Tally { observer, done: AtomicU64::new(0) };
     let started = Instant::now();

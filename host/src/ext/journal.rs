@@ -18,6 +18,8 @@ use crate::units::{BlockNumber, BlockSize, usize_from};
 
 /// `h_magic` of every block but the copies of data.
 const MAGIC: u32 = 0xC03B_3998;
+/// What every block but the copies of data begins with.
+pub const HEADER_MAGIC: [u8; 4] = MAGIC.to_be_bytes();
 /// `h_blocktype`: lists the blocks whose copies follow.
 pub(super) const DESCRIPTOR: u32 = 1;
 /// `h_blocktype`: the transaction is whole.
@@ -199,6 +201,16 @@ impl JournalSuperblock {
         tags
     }
 
+    /// What a block of the log says of the copies that follow it: nothing
+    /// unless it is a descriptor.
+    #[must_use]
+    pub fn copies(&self, block: &[u8]) -> Vec<Tag> {
+        match self.header(block) {
+            Some((DESCRIPTOR, _)) => self.tags(block),
+            _ => Vec::new(),
+        }
+    }
+
     /// A descriptor or revoke block without the checksum at its end.
     fn body<'b>(&self, block: &'b [u8]) -> &'b [u8] {
         let summed = self.has(INCOMPAT_CSUM_V2) || self.has(INCOMPAT_CSUM_V3);
@@ -290,7 +302,8 @@ impl JournalSuperblock {
     }
 
     /// The journal block `count` blocks after `block` in the log's circle.
-    pub(super) fn after(&self, block: u32, count: u32) -> Option<u32> {
+    #[must_use]
+    pub fn after(&self, block: u32, count: u32) -> Option<u32> {
         let next = block.checked_add(count)?;
         if next < self.log_end {
             return Some(next);
@@ -450,7 +463,7 @@ impl LiveLog {
 /// others are copies of data.
 #[must_use]
 pub fn has_magic(block: &[u8]) -> bool {
-    block.get(..4).is_some_and(|magic| magic == MAGIC.to_be_bytes())
+    block.get(..4).is_some_and(|magic| magic == HEADER_MAGIC)
 }
 
 #[cfg(test)]

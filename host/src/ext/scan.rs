@@ -16,7 +16,9 @@ use super::inode::{
 use super::maps::{MapJob, Owner, RESIZE_INODE, Shape, Waiting};
 use super::select::Marks;
 use super::superblock::{RawSuperblock, Superblock};
-use crate::ext::{BlockKind, Finding, Scope, Selection, Traced, WalkOptions};
+use crate::ext::{
+    BlockKind, Finding, JournalMode, Scope, Selection, Traced, WalkOptions,
+};
 use crate::units::{BlockNumber, usize_from};
 
 /// The inode whose map lists the bad blocks of the device.
@@ -111,7 +113,10 @@ impl Scan {
         careful: Careful,
     ) -> Self {
         Self {
-            marks: Marks::new(&superblock.geometry),
+            marks: Marks::new(
+                &superblock.geometry,
+                options.journal_last && options.journal == JournalMode::Full,
+            ),
             superblock,
             options,
             waiting: Waiting::default(),
@@ -136,6 +141,17 @@ impl Scan {
 
     pub(super) fn find(&mut self, place: Place, fault: Fault, effect: Effect) {
         self.findings.add(place.finding(fault, effect));
+    }
+
+    /// The stretches of the journal, by their place in it.
+    pub(super) fn journal_map(&self) -> Vec<Traced> {
+        let parts = self.traced.iter();
+        let mut map: Vec<Traced> = parts
+            .filter(|part| part.kind == BlockKind::Journal)
+            .copied()
+            .collect();
+        map.sort_unstable_by_key(|part| part.logical);
+        map
     }
 
     /// Looks at inode `number`; `bytes` is all of it.

@@ -16,6 +16,8 @@ pub(super) struct Delivery {
     pub(super) again: BlockSet,
     /// Part of the image for the first time, and not asked for.
     pub(super) payload: BlockSet,
+    /// That is the journal that was held back.
+    pub(super) is_journal: bool,
 }
 
 /// The selection as it grows.
@@ -43,6 +45,10 @@ pub(super) struct Marks {
     pub(super) count: u64,
     /// Blocks that a level has asked for as part of the image.
     delivered: BlockSet,
+    /// What is only a part of the journal is not delivered yet.
+    pub(super) holds_journal: bool,
+    /// It was, and all else was before.
+    released_journal: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,7 +94,9 @@ impl Open {
 }
 
 impl Marks {
-    pub(super) fn new(geometry: &Geometry) -> Self {
+    /// Nothing is selected yet; with `holds_journal` the journal is not
+    /// delivered before it is released, unless it shares clusters.
+    pub(super) fn new(geometry: &Geometry, holds_journal: bool) -> Self {
         Self {
             first: geometry.first_data_block.0,
             end: geometry.blocks.0,
@@ -101,7 +109,15 @@ impl Marks {
             watch: None,
             count: 0,
             delivered: BlockSet::new(),
+            holds_journal: holds_journal && geometry.cluster_blocks == 1,
+            released_journal: false,
         }
+    }
+
+    /// All that is delivered from now on is the journal.
+    pub(super) const fn release_journal(&mut self) {
+        self.holds_journal = false;
+        self.released_journal = true;
     }
 
     /// Whether `block` belongs to the filesystem.
@@ -237,18 +253,35 @@ impl Marks {
         BlockRun::new(BlockNumber(first), BlockCount(end.checked_sub(first)?))
     }
 
+    /// The journal, but for what is asked for or something else as well.
+    fn only_journal(&self, wanted: &BlockSet) -> BlockSet {
+        let of_journal = BlockKind::Journal.index();
+        let journal = self.kinds.get(of_journal).cloned();
+        let mut only = journal.unwrap_or_default();
+        only.subtract(wanted);
+        for (index, set) in self.kinds.iter().enumerate() {
+            if index != of_journal {
+                only.subtract(set);
+            }
+        }
+        only
+    }
+
     /// Splits what is asked for, and adds what else was selected meanwhile.
     /// What belongs to the image then counts as delivered.
     pub(super) fn deliver(&mut self, wanted: &BlockSet) -> Delivery {
         let mut payload = self.selected();
         payload.subtract(&self.delivered);
+        if self.holds_journal {
+            payload.subtract(&self.only_journal(wanted));
+        }
         self.delivered.union_with(&payload);
         let mut fresh = payload.clone();
         fresh.intersect_with(wanted);
         payload.subtract(&fresh);
         let mut again = wanted.clone();
         again.subtract(&fresh);
-        Delivery { fresh, again, payload }
+        Delivery { fresh, again, payload, is_journal: self.released_journal }
     }
 
     /// The blocks of each kind, in the order of [`BlockKind::ALL`].

@@ -63,6 +63,9 @@ pub struct WalkOptions {
     pub device_length: Option<ByteCount>,
     /// Remember whose each stretch of data is: see [`Walk::traced`].
     pub trace: bool,
+    /// Hand out a journal that is wanted whole in a level of its own, the
+    /// last one: see [`Level::journal`].
+    pub journal_last: bool,
 }
 
 /// A stretch of what an inode is made of, as its map says.
@@ -91,6 +94,7 @@ impl Default for WalkOptions {
             full_tables: false,
             device_length: None,
             trace: false,
+            journal_last: false,
         }
     }
 }
@@ -127,6 +131,9 @@ pub struct Level {
     /// Of `ranges` only the places matter that hold this: a source that can
     /// look for it need not read the others, nor need they be supplied.
     pub sought: Option<Sought>,
+    /// The stretches of the journal by their place in it, where `payload` is
+    /// the journal and nothing else.
+    pub journal: Vec<Traced>,
 }
 
 /// The shape of a filesystem, from a superblock that has been checked.

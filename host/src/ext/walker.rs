@@ -72,6 +72,8 @@ enum Phase {
     Journal(Live),
     /// About to begin anew.
     Again(Box<Superblock>, Careful),
+    /// Only a journal that comes last is left.
+    Held,
     Rest,
     Done,
 }
@@ -105,6 +107,13 @@ impl Walker {
     #[must_use]
     pub fn watching(mut self, blocks: BlockSet) -> Self {
         self.watch = Some(blocks);
+        self
+    }
+
+    /// Has the journal come last, see [`WalkOptions::journal_last`].
+    #[must_use]
+    pub const fn journal_last(mut self, last: bool) -> Self {
+        self.options.journal_last = last;
         self
     }
 
@@ -208,6 +217,12 @@ impl Walker {
             Phase::Again(superblock, careful) => {
                 self.begin_scan(*superblock, careful)?
             }
+            Phase::Held => {
+                if let Some(scan) = &mut self.scan {
+                    scan.marks.release_journal();
+                }
+                (Phase::Rest, BlockSet::new())
+            }
             Phase::Rest | Phase::Done => return Ok(Advance::Done),
             phase => {
                 let was_journal = matches!(phase, Phase::Journal(_));
@@ -229,7 +244,11 @@ impl Walker {
                 }
             }
         };
-        self.phase = next;
+        let holds = self.scan.as_ref().is_some_and(|it| it.marks.holds_journal);
+        self.phase = match next {
+            Phase::Rest if holds => Phase::Held,
+            next => next,
+        };
         Ok(Advance::Look(wanted))
     }
 
@@ -334,13 +353,17 @@ impl Walker {
         scan.find_repeats();
         let delivery = scan.marks.deliver(wanted);
         let checks = scan.checks.take(&scan.superblock, &delivery.payload);
+        let journal = match self.phase {
+            Phase::Rest if delivery.is_journal => scan.journal_map(),
+            _ => Vec::new(),
+        };
         let fresh = self.ranges(&delivery.fresh, size);
         let payload = self.ranges(&delivery.payload, size);
         let again = self.ranges(&delivery.again, size);
         let again = level(again, Vec::new(), true);
         match level(fresh, payload, false) {
             Some(first) => {
-                let first = Level { checks, ..first };
+                let first = Level { checks, journal, ..first };
                 self.second = again;
                 Some(first)
             }
@@ -498,6 +521,7 @@ fn level(
         checks: Checks::default(),
         probe,
         sought: None,
+        journal: Vec::new(),
     })
 }
 

@@ -261,6 +261,12 @@ impl<'w> Session<'w> {
         self.client.want(device, ranges, priority);
     }
 
+    /// Has ranges of a device read that resemble each other, in chunks of
+    /// their own; whole logical sectors.
+    pub fn want_together(&mut self, device: DeviceId, ranges: &[ByteRange]) {
+        self.client.want_together(device, ranges);
+    }
+
     /// Waits for some of what is wanted.
     ///
     /// # Errors

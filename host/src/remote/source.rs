@@ -1,5 +1,7 @@
 //! A device at the other end of a session, as what a spool is filled from.
 
+mod compare;
+
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use crate::source::{
     BlockSource, DiskIdentity, Found, Payload, Piece, Priority, ReadFault,
     Sought, SourceFacts, SourceKind,
 };
-use crate::spool::Supply;
+use crate::spool::{Comparer, Supply};
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 
 /// A device at the other end of a session, from an offset to its end.
@@ -173,6 +175,10 @@ impl Supply for RemoteDevice<'_> {
 
     fn now(&self) -> Duration {
         self.session().now().since_start()
+    }
+
+    fn comparer(&self) -> Option<&dyn Comparer> {
+        self.session().client().is_slow().then_some(self)
     }
 
     fn want(&self, ranges: &[ByteRange], priority: Priority) {

@@ -381,6 +381,19 @@ impl Store {
         Ok(*hasher.finalize().as_bytes())
     }
 
+    /// Fills `buffer` with `range`, all of which is here.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LocalIo`] when it cannot be read back.
+    pub(super) fn read_known(
+        &self,
+        range: ByteRange,
+        buffer: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.read_back(range, &self.zero, buffer)
+    }
+
     /// Fills `buffer` with what the file holds of `part`, and zeros where
     /// that is `zero`: there the file may have ended.
     fn read_back(

@@ -66,6 +66,8 @@ struct Disk {
     delivered: Mutex<u64>,
     /// Breaks down after so many deliveries.
     lasts: Mutex<u32>,
+    /// Is written once it has compared: here, and what.
+    then_written: Mutex<Option<(usize, u8)>>,
 }
 
 impl Disk {
@@ -84,6 +86,7 @@ impl Disk {
             wanted: Mutex::default(),
             delivered: Mutex::default(),
             lasts: Mutex::new(lasts),
+            then_written: Mutex::default(),
         }
     }
 }
@@ -131,6 +134,10 @@ impl Supply for Disk {
         Ok(())
     }
 
+    fn comparer(&self) -> Option<&dyn Comparer> {
+        Some(self)
+    }
+
     fn changed(
         &self,
         ranges: &[(ByteRange, Digest)],
@@ -145,6 +152,40 @@ impl Supply for Disk {
             })
             .map(|(range, _)| *range)
             .collect())
+    }
+}
+
+impl Comparer for Disk {
+    fn find(
+        &self,
+        range: ByteRange,
+        stride: ByteCount,
+        pattern: &[u8],
+    ) -> Result<Vec<ByteOffset>> {
+        let disk = self.bytes.lock().unwrap();
+        let cells = range.cut(stride.0).map(|cell| cell.start());
+        let found =
+            |at: &ByteOffset| disk[at.0 as usize..].starts_with(pattern);
+        Ok(cells.filter(found).collect())
+    }
+
+    fn want_together(&self, ranges: &[ByteRange]) {
+        self.want(ranges, Priority::Payload);
+    }
+
+    fn same(
+        &self,
+        pairs: &[Likeness],
+        size: ByteCount,
+    ) -> Result<Vec<Likeness>> {
+        let mut disk = self.bytes.lock().unwrap();
+        let block = |at: ByteOffset| &disk[at.0 as usize..][..size.0 as usize];
+        let same = |pair: &&Likeness| block(pair.at) == block(pair.like);
+        let same = pairs.iter().filter(same).copied().collect();
+        if let Some((at, what)) = self.then_written.lock().unwrap().take() {
+            disk[at] = what;
+        }
+        Ok(same)
     }
 }
 
@@ -359,4 +400,70 @@ fn a_raw_image_holds_only_what_was_selected() {
         right[4096 + start..4096 + end].copy_from_slice(&bytes[start..end]);
     }
     assert!(*data.bytes() == right);
+}
+
+const BLOCK: ByteCount = ByteCount(4 * KIB as u64);
+
+fn alike(at: usize, like: usize) -> Likeness {
+    let [at, like] = [at, like].map(|kib| ByteOffset((kib * KIB) as u64));
+    Likeness { at, like }
+}
+
+/// A disk of which 400 KiB and 408 KiB hold what 8 KiB holds, 404 KiB the
+/// zeros of 128 KiB; and its spool, with the first 200 KiB fetched.
+fn doubled() -> (Vec<u8>, Spool<Disk>, SharedFile, SharedFile) {
+    let mut bytes = disk_bytes();
+    let block = bytes[8 * KIB..12 * KIB].to_vec();
+    bytes[400 * KIB..404 * KIB].copy_from_slice(&block);
+    bytes[404 * KIB..408 * KIB].fill(0);
+    bytes[408 * KIB..412 * KIB].copy_from_slice(&block);
+    let (data, map) = (SharedFile::default(), SharedFile::default());
+    let spool =
+        open(Disk::new(bytes.clone(), 9), &data, &map, &identity()).unwrap();
+    read(&spool, range(0, 200 * KIB)).unwrap();
+    (bytes, spool, data, map)
+}
+
+const PAIRS: [(usize, usize); 5] =
+    [(400, 8), (404, 128), (408, 8), (412, 8), (416, 300)];
+
+fn pairs() -> Vec<Likeness> {
+    PAIRS.iter().map(|(at, like)| alike(*at, *like)).collect()
+}
+
+#[test]
+fn what_is_held_twice_is_fetched_once() {
+    let (bytes, spool, data, map) = doubled();
+    let duplicates = spool.duplicates().unwrap();
+    let same = duplicates.same(&pairs(), BLOCK).unwrap();
+    // Neither what differs nor what is not here to be copied.
+    assert_eq!(same, pairs()[..3]);
+    let delivered = *spool.supply().delivered.lock().unwrap();
+    let within = [range(400 * KIB, 100 * KIB)];
+    duplicates.take_over(&same, BLOCK, &within).unwrap();
+    let taken = range(400 * KIB, 12 * KIB);
+    assert_eq!(read(&spool, taken).unwrap(), bytes[400 * KIB..412 * KIB]);
+    assert_eq!(*spool.supply().delivered.lock().unwrap(), delivered);
+    assert_eq!(duplicates.same(&pairs(), BLOCK).unwrap(), [], "it is here");
+    // And the next run goes on from there.
+    drop(spool);
+    let spool =
+        open(Disk::new(bytes.clone(), 0), &data, &map, &identity()).unwrap();
+    assert_eq!(read(&spool, taken).unwrap(), bytes[400 * KIB..412 * KIB]);
+}
+
+#[test]
+fn what_changes_while_it_is_compared_is_fetched() {
+    // The copy, and what it was a copy of.
+    for changes in [400 * KIB + 5, 8 * KIB + 5] {
+        let (mut bytes, spool, _, _) = doubled();
+        *spool.supply().then_written.lock().unwrap() = Some((changes, 0xEE));
+        let duplicates = spool.duplicates().unwrap();
+        let same = duplicates.same(&pairs()[..1], BLOCK).unwrap();
+        let within = [range(400 * KIB, 8 * KIB)];
+        duplicates.take_over(&same, BLOCK, &within).unwrap();
+        bytes[changes] = 0xEE;
+        let copy = range(400 * KIB, 4 * KIB);
+        assert_eq!(read(&spool, copy).unwrap(), bytes[400 * KIB..404 * KIB]);
+    }
 }

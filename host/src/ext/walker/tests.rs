@@ -173,6 +173,7 @@ fn walk(image: &[u8], options: WalkOptions) -> Driven {
 
 const E2IMAGE: WalkOptions = WalkOptions {
     trace: false,
+    journal_last: false,
     selection: Selection::E2image,
     scope: Scope::Metadata,
     journal: JournalMode::Full,

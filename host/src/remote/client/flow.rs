@@ -247,6 +247,12 @@ impl Flow {
         (plain as f64 * self.ratio.min(1.1) * 1.2) as u64
     }
 
+    /// Whether every byte that is saved on the line is worth a look at the
+    /// disk: as it is on serial lines, and where one may lie on the way.
+    pub(super) fn is_slow(&self) -> bool {
+        self.baud().is_some() || !self.direct
+    }
+
     /// How chunks shall be encoded. A slow line is worth every cycle of the
     /// agent; a network wants what compresses at its own pace.
     pub(super) fn codec(&self) -> Codec {

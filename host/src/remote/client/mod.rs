@@ -30,6 +30,7 @@ use e2wire_protocol::chunk::{Codec, Grant, Ranges};
 use e2wire_protocol::coding::Coding;
 use e2wire_protocol::digest::{BootId, DeviceId, SessionId};
 use e2wire_protocol::frame::Decoder;
+use e2wire_protocol::limits::FRAGMENT_BYTES_MIN;
 use e2wire_protocol::message::{Fetch, Task};
 
 pub use event::{
@@ -239,6 +240,19 @@ impl Client {
         self.wants.entry(device).or_default().add(ranges, priority);
     }
 
+    /// Has `ranges`, which resemble each other, read in chunks of their own:
+    /// alike for [`Client::want`].
+    pub fn want_together(&mut self, device: DeviceId, ranges: &[ByteRange]) {
+        self.wants.entry(device).or_default().add_together(ranges);
+    }
+
+    /// Whether the line is so slow that finding out what need not cross it
+    /// pays.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.flow.is_slow()
+    }
+
     /// Nothing is wanted any more but what is under way.
     pub fn want_nothing(&mut self) {
         for wants in self.wants.values_mut() {
@@ -360,7 +374,12 @@ impl Client {
     }
 
     fn new_chunk(&mut self, device: DeviceId, task: Task, owner: Owner) {
-        let payload = self.flow.payload();
+        let payload = match task {
+            // Two bits for each unit: what is granted in vain would keep
+            // the next questions waiting.
+            Task::Same(_) => FRAGMENT_BYTES_MIN,
+            _ => self.flow.payload(),
+        };
         // OK to be none: the payload is within its bounds.
         let Some(grant) = Grant::new(payload, 0, 1) else { return };
         let codec = match task {

@@ -367,6 +367,7 @@ impl Client {
 pub(super) fn plain_bytes(task: &Task) -> usize {
     match task {
         Task::Read(ranges) => ranges.bytes(),
-        Task::Digest(_) | Task::Same(_) | Task::Find(_) => 4096,
+        Task::Same(_) => 64,
+        Task::Digest(_) | Task::Find(_) => 4096,
     }
 }

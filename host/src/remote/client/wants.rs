@@ -1,6 +1,8 @@
 //! What shall be read of a device, most urgent first, and how it is gathered
 //! into chunks.
 
+use std::collections::VecDeque;
+
 use e2wire_protocol::chunk::{Ranges, SectorRange};
 use e2wire_protocol::limits::CHUNK_BYTES_MAX;
 
@@ -13,7 +15,10 @@ use crate::units::{ByteOffset, ByteRange, u64_from};
 pub(super) struct Wants {
     structure: RangeSet,
     payload: RangeSet,
-    /// Asked for, or arrived and not yet handed over.
+    /// Chunks that were made up by whoever wants them.
+    together: VecDeque<Ranges>,
+    /// Asked for, or about to be in one of those chunks, or arrived and not
+    /// yet handed over.
     under_way: RangeSet,
 }
 
@@ -37,36 +42,40 @@ impl Wants {
         }
     }
 
+    /// Makes chunks of `ranges`, as few as they fit into, that are asked for
+    /// behind what is urgent.
+    pub(super) fn add_together(&mut self, ranges: &[ByteRange]) {
+        let mut left = RangeSet::new();
+        left.extend(ranges.iter().flat_map(|r| self.under_way.missing(*r)));
+        for range in left.iter() {
+            self.structure.remove(range);
+            self.payload.remove(range);
+        }
+        while let Some(chunk) = take_chunk(&mut left) {
+            for range in chunk.iter() {
+                self.under_way.insert(range.bytes());
+            }
+            self.together.push_back(chunk);
+        }
+    }
+
     /// Takes the next chunk's ranges out.
     pub(super) fn take(&mut self) -> Option<Ranges> {
+        if self.structure.is_empty()
+            && let Some(chunk) = self.together.pop_front()
+        {
+            return Some(chunk);
+        }
         let set = if self.structure.is_empty() {
             &mut self.payload
         } else {
             &mut self.structure
         };
-        let mut chunk = Ranges::new();
-        let mut at = ByteOffset(0);
-        while let Some(range) = set.first_from(at) {
-            let room = CHUNK_BYTES_MAX.saturating_sub(chunk.bytes());
-            let Some(part) = fitting(range, u64_from(room)) else { break };
-            let Some(sectors) = SectorRange::from_bytes(part) else {
-                // Wants are whole sectors; what is not could never be asked.
-                set.remove(range);
-                continue;
-            };
-            if chunk.push(sectors).is_err() {
-                break;
-            }
-            at = part.end();
-            if part != range {
-                break;
-            }
-        }
+        let chunk = take_chunk(set)?;
         for range in chunk.iter() {
-            set.remove(range.bytes());
             self.under_way.insert(range.bytes());
         }
-        (!chunk.is_empty()).then_some(chunk)
+        Some(chunk)
     }
 
     /// These were handed over, or will never be.
@@ -80,12 +89,43 @@ impl Wants {
     pub(super) fn clear(&mut self) {
         self.structure.clear();
         self.payload.clear();
+        for chunk in std::mem::take(&mut self.together) {
+            self.done(&chunk);
+        }
     }
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
-        self.structure.is_empty() && self.payload.is_empty()
+        self.structure.is_empty()
+            && self.payload.is_empty()
+            && self.together.is_empty()
     }
+}
+
+/// Takes the first chunk out of `set`.
+fn take_chunk(set: &mut RangeSet) -> Option<Ranges> {
+    let mut chunk = Ranges::new();
+    let mut at = ByteOffset(0);
+    while let Some(range) = set.first_from(at) {
+        let room = CHUNK_BYTES_MAX.saturating_sub(chunk.bytes());
+        let Some(part) = fitting(range, u64_from(room)) else { break };
+        let Some(sectors) = SectorRange::from_bytes(part) else {
+            // Wants are whole sectors; what is not could never be asked.
+            set.remove(range);
+            continue;
+        };
+        if chunk.push(sectors).is_err() {
+            break;
+        }
+        at = part.end();
+        if part != range {
+            break;
+        }
+    }
+    for range in chunk.iter() {
+        set.remove(range.bytes());
+    }
+    (!chunk.is_empty()).then_some(chunk)
 }
 
 /// The beginning of `range` that fits into `room`, cut where pieces are cut.
@@ -150,5 +190,30 @@ mod tests {
         wants.done(&chunk);
         wants.add(&[range(0, 4096)], Priority::Structure);
         assert_eq!(taken(&mut wants), [range(0, 4096)]);
+    }
+    #[test]
+    fn what_is_wanted_together_comes_together_and_once() {
+        let mut wants = Wants::default();
+        wants.add(&[range(0, 16384)], Priority::Payload);
+        let alike = [range(4096, 4096), range(65536, 4096)];
+        wants.add_together(&alike);
+        wants.add_together(&alike);
+        wants.add(&alike, Priority::Structure);
+        wants.add(&[range(1 << 20, 512)], Priority::Structure);
+        assert_eq!(taken(&mut wants), [range(1 << 20, 512)]);
+        assert_eq!(taken(&mut wants), alike);
+        assert_eq!(taken(&mut wants), [range(0, 4096), range(8192, 8192)]);
+        assert!(wants.is_empty() && wants.take().is_none());
+        // Too much for one chunk: as few as hold it, and none once cleared.
+        let many: Vec<_> = (64..129).map(|i| range(i << 16, 512)).collect();
+        wants.add_together(&many);
+        assert_eq!(taken(&mut wants), many[..64]);
+        assert_eq!(taken(&mut wants), many[64..]);
+        let more = [range(1 << 30, 512)];
+        wants.add_together(&more);
+        wants.clear();
+        assert!(wants.is_empty());
+        wants.add_together(&more);
+        assert_eq!(taken(&mut wants), more);
     }
 }

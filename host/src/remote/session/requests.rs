@@ -104,9 +104,7 @@ impl Session<'_> {
             .collect();
         let mut digests = Vec::with_capacity(ranges.len());
         for ticket in tickets {
-            let Event::Body(_, body) = self.answer(ticket)? else {
-                return Err(self.strange("a digest"));
-            };
+            let body = self.body(ticket)?;
             let Ok(digest) = <[u8; 32]>::try_from(body.as_slice()) else {
                 return Err(self.strange("a digest"));
             };
@@ -147,8 +145,8 @@ impl Session<'_> {
         Ok(None)
     }
 
-    /// Which units of pairs of ranges are equal: two bits a unit, see
-    /// [`SameUnits`].
+    /// Which units of pairs of ranges are equal, comparison by comparison:
+    /// two bits a unit, see [`SameUnits`].
     ///
     /// # Errors
     ///
@@ -156,10 +154,14 @@ impl Session<'_> {
     pub fn same(
         &mut self,
         device: DeviceId,
-        same: SameUnits,
-    ) -> Result<Vec<u8>> {
-        let ticket = self.client.fetch(device, Task::Same(same));
-        self.body(ticket)
+        comparisons: Vec<SameUnits>,
+    ) -> Result<Vec<Vec<u8>>> {
+        let tickets: Vec<Ticket> = comparisons
+            .into_iter()
+            .map(|same| self.client.fetch(device, Task::Same(same)))
+            .collect();
+        let bodies = tickets.into_iter().map(|it| self.body(it));
+        bodies.collect()
     }
 
     /// Has the agent look where a range holds a pattern, see
