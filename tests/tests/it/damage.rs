@@ -18,6 +18,7 @@ use std::process::Command;
 
 use e2wire::ext::Walk;
 use e2wire::ext::walk::{Scope, Selection, WalkOptions};
+use e2wire_tests::agents::Build;
 use e2wire_tests::fixtures::in_parallel;
 use e2wire_tests::memory::Walked;
 use e2wire_tests::{binaries, oracle, subject, tools};
@@ -96,43 +97,36 @@ fn describe(walked: &Walked) -> String {
     said
 }
 
-/// The program makes a raw image in which every selected block is, and says
-/// the same when it writes the blocks in their order.
+/// The program makes a raw image in which every selected block is, says the
+/// same when it writes the blocks in their order, and over a line.
 fn check_image(recipe: &Recipe, disk: &Disk, walk: &Walk, path: &Path) {
     let name = recipe.name;
     let output = path.with_extension("raw");
-    let make = |arguments: &[&str], output: &Path| {
-        let mut command = subject::image(arguments);
-        if recipe.scope == Scope::Data {
-            command.arg("--data");
-        }
-        command.arg("--json").arg(path).arg(output);
-        let said = oracle::run(&mut bounded(&command));
-        let code = said.status.code();
-        let expected = if disk.is_cut() { 3 } else { 0 };
-        assert_eq!(code, Some(expected), "{name}: {}", oracle::text(&said));
-        let mut findings = events(&said.stdout);
-        findings.retain(|event| event["type"] == "finding");
-        for finding in &mut findings {
-            // When it was said is no part of what was found.
-            finding["seq"].take();
-            finding["ts"].take();
-        }
-        findings
-    };
-    let found = make(&["--format", "raw"], &output);
+    let raw = ["--format", "raw"];
+    let found = found_by(recipe, disk, &raw, path, &output);
     let listed = walk.findings_total.min(walk.findings.len() as u64);
     assert_eq!(found.len() as u64, listed, "{name}: {found:?}");
+    let qcow2 = path.with_extension("qcow2");
     let classic = ["--format", "qcow2", "--qcow2-layout", "classic"];
-    let again = make(&classic, &path.with_extension("qcow2"));
+    let again = found_by(recipe, disk, &classic, path, &qcow2);
     assert_eq!(found, again, "{name}: what a classic image finds");
+    let agent = Build::Hosted.path().display();
+    let device = path.display();
+    let target = format!("exec:{agent} --stdio --device {device} --insecure");
+    let patience = "--connect-timeout=100s";
+    let over =
+        ["--journal=full", "--format=raw", patience, "--target", &target];
+    let far = path.with_extension("far");
+    let again = found_by(recipe, disk, &over, path, &far);
+    assert_eq!(found, again, "{name}: what is found over a line");
+    let image = fs::read(&output).unwrap();
+    assert!(image == fs::read(&far).unwrap(), "{name}: over a line");
     // A cut device ends where its image has a hole.
     if !disk.is_cut() {
         let (of_disk, of_image) =
             (oracle::e2fsck(path), oracle::e2fsck(&output));
         assert_eq!(of_disk, of_image, "{name}: what e2fsck finds");
     }
-    let image = fs::read(&output).unwrap();
     for block in disk::blocks(&walk.selected) {
         let original = disk.bytes_of(block);
         if original.is_empty() {
@@ -142,6 +136,34 @@ fn check_image(recipe: &Recipe, disk: &Disk, walk: &Walk, path: &Path) {
         let stored = &image[from..from + original.len()];
         assert!(stored == original, "{name}: block {block} differs");
     }
+}
+
+/// Makes an image with `arguments`; answers what was found.
+fn found_by(
+    recipe: &Recipe,
+    disk: &Disk,
+    arguments: &[&str],
+    device: &Path,
+    output: &Path,
+) -> Vec<Value> {
+    let name = recipe.name;
+    let mut command = subject::image(arguments);
+    if recipe.scope == Scope::Data {
+        command.arg("--data");
+    }
+    command.arg("--json").arg(device).arg(output);
+    let said = oracle::run(&mut bounded(&command));
+    let code = said.status.code();
+    let expected = if disk.is_cut() { 3 } else { 0 };
+    assert_eq!(code, Some(expected), "{name}: {}", oracle::text(&said));
+    let mut findings = events(&said.stdout);
+    findings.retain(|event| event["type"] == "finding");
+    for finding in &mut findings {
+        // When it was said is no part of what was found.
+        finding["seq"].take();
+        finding["ts"].take();
+    }
+    findings
 }
 
 /// `command`, ended by the kernel when it has used its time.

@@ -11,8 +11,9 @@ use std::os::unix::fs::FileExt as _;
 
 use e2wire::ext::walk::{Scope, Selection, WalkOptions};
 use e2wire_tests::fixtures::in_parallel;
-use e2wire_tests::oracle;
+use e2wire_tests::oracle::{self, E2image};
 use e2wire_tests::sim::Random;
+use e2wire_tests::subject;
 
 use super::disk::{self, Disk, get32, put32};
 
@@ -206,5 +207,12 @@ fn compare(disk: &Disk) -> bool {
         "only e2wire: {more:?}, only e2image: {less:?}; {:#?}",
         walk.findings.iter().take(20).collect::<Vec<_>>()
     );
+    let (theirs, ours) =
+        (scratch.path().join("theirs"), scratch.path().join("ours"));
+    E2image { options: &["-r"], offset: 0 }.image(&path, &theirs);
+    let options = ["--select", "e2image", "--format", "raw"];
+    subject::make(&options, 0, &path, &ours).unwrap();
+    let (theirs, ours) = (fs::read(&theirs).unwrap(), fs::read(&ours).unwrap());
+    assert!(theirs == ours, "not e2image's bytes");
     true
 }
