@@ -259,11 +259,7 @@ fn slice_mut(buffer: &mut [u8], span: Span) -> &mut [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::ByteCount;
-
-    fn range(start: u64, length: u64) -> ByteRange {
-        ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
-    }
+    use crate::testing::range;
 
     #[test]
     fn pieces_alternate_between_readable_and_unreadable() {

@@ -29,6 +29,8 @@ pub mod rescue;
 pub mod source;
 pub mod spool;
 pub mod stop;
+#[cfg(test)]
+mod testing;
 pub mod text;
 pub mod transfer;
 pub mod undo;

@@ -206,10 +206,7 @@ fn no_map(what: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn range(start: u64, length: u64) -> ByteRange {
-        ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
-    }
+    use crate::testing::range;
 
     #[test]
     fn what_is_written_is_read_back() {

@@ -15,8 +15,8 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::range_set::RangeSet;
 use crate::source::{
-    BlockSource, Duplicates, Found, Payload, Piece, Priority, ReadFault,
-    Sought, SourceFacts,
+    BlockSource, Duplicates, Each, Found, Payload, Piece, Priority, ReadFault,
+    Search, SourceFacts,
 };
 use crate::units::{ByteCount, ByteOffset, ByteRange, u64_from};
 
@@ -270,11 +270,7 @@ impl BlockSource for Rescue<'_> {
         self.source.facts()
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         let mut batch = Batch::default();
         for part in ranges.iter().flat_map(|r| r.cut(crate::batch::READ_MAX)) {
             self.read_batch(&[part], &mut batch)?;
@@ -302,16 +298,13 @@ impl BlockSource for Rescue<'_> {
         self.source.differing(ranges)
     }
 
-    fn search(
-        &self,
-        ranges: &[ByteRange],
-        sought: &Sought,
-        progress: &mut dyn FnMut(ByteCount),
-    ) -> Result<Option<Found>> {
+    fn search(&self, search: Search<'_>) -> Result<Option<Found>> {
         let known = self.lock().known.clone();
+        let ranges = search.ranges.iter();
         let left: Vec<ByteRange> =
-            ranges.iter().flat_map(|range| known.missing(*range)).collect();
-        self.source.search(&left, sought, progress)
+            ranges.flat_map(|range| known.missing(*range)).collect();
+        let Search { sought, progress, .. } = search;
+        self.source.search(Search { ranges: &left, sought, progress })
     }
 
     /// Whoever compares touches whatever he compares: not where something

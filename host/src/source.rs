@@ -23,6 +23,9 @@ pub const PIECE_ALIGN: u64 = 64 * 1024;
 /// The finest cut of a piece: the smallest sector there is.
 pub const PIECE_UNIT: u64 = 512;
 
+/// Takes what is read, piece by piece; reading ends when it breaks.
+pub type Each<'a> = &'a mut (dyn FnMut(Piece<'_>) -> ControlFlow<()> + 'a);
+
 /// Anything blocks can be read from.
 pub trait BlockSource: Sync {
     /// What is known of the source before anything is read.
@@ -38,11 +41,7 @@ pub trait BlockSource: Sync {
     /// # Errors
     ///
     /// Only when the source as a whole is gone; a bad sector is a piece.
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()>;
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()>;
 
     /// Announces what will be read soon, so that a source behind a slow line
     /// keeps the line full: `ranges` are as for [`Self::read`], more urgent
@@ -79,22 +78,16 @@ pub trait BlockSource: Sync {
         Ok(ranges.iter().map(|(range, _)| *range).collect())
     }
 
-    /// Where in `ranges`, which are as for [`Self::read`], lies what is
-    /// `sought`: a source behind a line has the far end look, and names the
-    /// places that are worth reading. `None` of a source that would have to
-    /// read as much itself. `progress` is told how much has been looked at.
+    /// Looks for something: a source behind a line has the far end look, and
+    /// names the places that are worth reading. `None` of a source that would
+    /// have to read as much itself.
     ///
     /// # Errors
     ///
     /// Only when the source as a whole is gone; a search that nobody can or
     /// will make any further ends early and well.
-    fn search(
-        &self,
-        ranges: &[ByteRange],
-        sought: &Sought,
-        progress: &mut dyn FnMut(ByteCount),
-    ) -> Result<Option<Found>> {
-        let _ = (ranges, sought, progress);
+    fn search(&self, search: Search<'_>) -> Result<Option<Found>> {
+        let _ = search;
         Ok(None)
     }
 
@@ -150,6 +143,16 @@ pub struct Sought {
     pub head_bytes: u16,
     /// Whether it can be what is sought: where it lies, in KiB, and its head.
     pub fits: fn(u64, &[u8]) -> bool,
+}
+
+/// A search of a source.
+pub struct Search<'a> {
+    /// Where to look: as for [`BlockSource::read`].
+    pub ranges: &'a [ByteRange],
+    /// What for.
+    pub sought: &'a Sought,
+    /// Is told how much has been looked at.
+    pub progress: &'a mut dyn FnMut(ByteCount),
 }
 
 /// What came of a search.

@@ -24,8 +24,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::range_set::RangeSet;
 use crate::source::{
-    BlockSource, Duplicates, Found, Likeness, Payload, Piece, Priority,
-    ReadFault, Sought, SourceFacts,
+    BlockSource, Duplicates, Each, Found, Likeness, Payload, Piece, Priority,
+    ReadFault, Search, SourceFacts,
 };
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 pub use in_place::InPlace;
@@ -67,13 +67,8 @@ pub trait Supply: Sync {
     /// # Errors
     ///
     /// As [`Self::arrive`].
-    fn search(
-        &self,
-        ranges: &[ByteRange],
-        sought: &Sought,
-        progress: &mut dyn FnMut(ByteCount),
-    ) -> Result<Option<Found>> {
-        let _ = (ranges, sought, progress);
+    fn search(&self, search: Search<'_>) -> Result<Option<Found>> {
+        let _ = search;
         Ok(None)
     }
 
@@ -211,11 +206,7 @@ impl<S: Supply> BlockSource for Spool<S> {
         self.supply.facts()
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         let mut inner = self.lock();
         let missing = self.missing(&inner, ranges);
         if !missing.is_empty() {
@@ -278,13 +269,8 @@ impl<S: Supply> BlockSource for Spool<S> {
         Ok(())
     }
 
-    fn search(
-        &self,
-        ranges: &[ByteRange],
-        sought: &Sought,
-        progress: &mut dyn FnMut(ByteCount),
-    ) -> Result<Option<Found>> {
-        self.supply.search(ranges, sought, progress)
+    fn search(&self, search: Search<'_>) -> Result<Option<Found>> {
+        self.supply.search(search)
     }
 
     fn again(&self, ranges: &[ByteRange]) {

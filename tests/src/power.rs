@@ -4,7 +4,6 @@
 //! a sector in flight may be unreadable afterwards.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +16,7 @@ use e2wire::local::usage::Usage;
 use e2wire::local::{LocalOutput, OutputOptions};
 use e2wire::output::OutputFile;
 use e2wire::source::{
-    BlockSource, DiskIdentity, FileIdentity, Payload, Piece, ReadFault,
+    BlockSource, DiskIdentity, Each, FileIdentity, Payload, Piece, ReadFault,
     SourceFacts, SourceKind,
 };
 use e2wire::units::{ByteCount, ByteOffset, ByteRange};
@@ -162,11 +161,7 @@ impl BlockSource for Disk {
         &self.facts
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         self.machine.check().map_err(gone)?;
         let state = self.machine.state();
         for sector in ranges.iter().flat_map(|r| r.cut(SECTOR as u64)) {

@@ -13,7 +13,7 @@ use crate::ext::{
 };
 use crate::image::{ImagePlan, ImageSink, WriteOrder};
 use crate::observer::{Event, Observer, Phase};
-use crate::source::{BlockSource, Found, Priority, ReadFault};
+use crate::source::{BlockSource, Found, Priority, ReadFault, Search};
 use crate::stop::Stop;
 use crate::transfer::{Part, Stored, Sweep, byte_ranges};
 use crate::units::{
@@ -182,11 +182,13 @@ impl<'a> Capture<'a> {
         let bytes = level.ranges.iter().map(|range| range.length().0).sum();
         let total = ByteCount(bytes);
         let found = match &level.sought {
-            Some(sought) => {
-                self.source.search(&level.ranges, sought, &mut |done| {
+            Some(sought) => self.source.search(Search {
+                ranges: &level.ranges,
+                sought,
+                progress: &mut |done| {
                     self.observer.event(&Event::Progress { done, total });
-                })?
-            }
+                },
+            })?,
             None => None,
         };
         let observer = self.observer;

@@ -9,9 +9,9 @@ use crate::batch::Batch;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::range_set::RangeSet;
-use crate::source::{BlockSource, Found, Piece, Priority, Sought, SourceFacts};
+use crate::source::{BlockSource, Found, Piece, Priority, Search, SourceFacts};
 use crate::spool::Supply;
-use crate::units::{ByteCount, ByteRange};
+use crate::units::ByteRange;
 
 /// What is asked about first, and then, where that differs, in parts: a
 /// digest costs some 50 bytes of the line, a block a thousand.
@@ -156,13 +156,8 @@ impl<S: Supply> Supply for Presumed<'_, S> {
         self.device.changed(ranges)
     }
 
-    fn search(
-        &self,
-        ranges: &[ByteRange],
-        sought: &Sought,
-        progress: &mut dyn FnMut(ByteCount),
-    ) -> Result<Option<Found>> {
-        self.device.search(ranges, sought, progress)
+    fn search(&self, search: Search<'_>) -> Result<Option<Found>> {
+        self.device.search(search)
     }
 }
 
@@ -172,9 +167,10 @@ mod tests {
 
     use super::*;
     use crate::local::LocalFile;
-    use crate::source::{DiskIdentity, Payload, SourceKind};
+    use crate::source::{DiskIdentity, Each, Payload, SourceKind};
     use crate::spool::{Identity, Spool, Store, StoreOptions};
-    use crate::units::ByteOffset;
+    use crate::testing::range;
+    use crate::units::{ByteCount, ByteOffset};
 
     /// Both sides: a line that counts what crosses it, and an image.
     struct Bytes {
@@ -250,11 +246,7 @@ mod tests {
             &self.facts
         }
 
-        fn read(
-            &self,
-            ranges: &[ByteRange],
-            each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-        ) -> Result<()> {
+        fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
             for &range in ranges {
                 let what = Payload::Bytes(self.part(range));
                 let _ = each(Piece { at: range.start(), what });
@@ -271,9 +263,6 @@ mod tests {
         old[300_000] ^= 1;
         old[1_900_000] ^= 1;
         let device = Bytes::new(old);
-        let range = |start: u64, length: u64| {
-            ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
-        };
         // The image does not hold the last 64 KiB.
         let held = range(0, LENGTH as u64 - 65_536);
         let presumed = Presumed::new(&device, &image, [held]);

@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use crate::error::Result;
-use crate::source::{BlockSource, Payload, Piece, SourceFacts};
+use crate::source::{BlockSource, Each, Payload, Piece, SourceFacts};
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 
 /// One look reads at most this much.
@@ -152,11 +152,7 @@ impl BlockSource for Window<'_> {
         &self.facts
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         let mut outer = Vec::with_capacity(ranges.len());
         for range in ranges {
             let end = range.end().0.min(self.facts.length.0);

@@ -6,15 +6,14 @@
     reason = "the numbers are ours"
 )]
 
-use std::ops::ControlFlow;
-
 use proptest::prelude::*;
 
 use super::*;
 use crate::inventory::PartitionEntry;
 use crate::source::{
-    DiskIdentity, Payload, Piece, ReadFault, SourceFacts, SourceKind,
+    DiskIdentity, Each, Payload, Piece, ReadFault, SourceFacts, SourceKind,
 };
+use crate::testing::range;
 use crate::units::{ByteOffset, ByteRange};
 
 /// Zeros with a few patches, and sectors that cannot be read.
@@ -64,20 +63,12 @@ impl Disk {
     }
 }
 
-fn range(start: u64, length: u64) -> ByteRange {
-    ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
-}
-
 impl BlockSource for Disk {
     fn facts(&self) -> &SourceFacts {
         &self.facts
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         let mut before = ByteOffset(0);
         for asked in ranges {
             assert!(asked.start() >= before && !asked.is_empty());

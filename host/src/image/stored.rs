@@ -101,10 +101,7 @@ impl StoredSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn range(start: u64, length: u64) -> ByteRange {
-        ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
-    }
+    use crate::testing::range;
 
     #[test]
     fn a_block_is_whole_touched_or_neither() {

@@ -6,7 +6,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -17,7 +16,7 @@ use crate::batch::{Batch, Filled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::mounts;
 use crate::source::{
-    BlockSource, DiskIdentity, FileIdentity, Piece, ReadFault, SourceFacts,
+    BlockSource, DiskIdentity, Each, FileIdentity, ReadFault, SourceFacts,
     SourceKind,
 };
 use crate::units::{ByteCount, ByteOffset, ByteRange};
@@ -202,11 +201,7 @@ impl BlockSource for LocalSource {
         &self.facts
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         let mut batch = Batch::default();
         for &range in ranges {
             for part in range.cut(READ_BYTES_MAX) {
@@ -261,12 +256,11 @@ fn open_error(path: &Path, error: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::io::Write;
+    use std::ops::ControlFlow;
 
-    fn range(start: u64, length: u64) -> ByteRange {
-        ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
-    }
+    use super::*;
+    use crate::testing::range;
+    use std::io::Write;
 
     #[test]
     fn what_lies_beyond_the_end_is_unreadable_and_the_rest_is_not() {

@@ -219,10 +219,7 @@ fn in_use(name: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn range(start: u64, length: u64) -> ByteRange {
-        ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
-    }
+    use crate::testing::range;
 
     fn file() -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -34,7 +34,7 @@ const CUT_MAX: u32 = 64;
 const PLACES_MAX: u64 = 4096;
 
 /// Looks for something on a device.
-pub(super) struct Search<'a> {
+pub(super) struct Scout<'a> {
     /// Bytes of a logical sector of the device.
     pub(super) sector: u64,
     /// Where on the device byte 0 of the source lies.
@@ -99,7 +99,7 @@ struct Answers {
     cut: u32,
 }
 
-impl Search<'_> {
+impl Scout<'_> {
     /// Looks through `ranges` of the source.
     ///
     /// # Errors

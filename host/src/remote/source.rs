@@ -2,7 +2,6 @@
 
 mod compare;
 
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +13,11 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::range_set::RangeSet;
 use crate::remote::client::{DeviceRecord, Fetched};
-use crate::remote::search::Search;
+use crate::remote::search::Scout;
 use crate::remote::session::{Session, trouble_error};
 use crate::source::{
-    BlockSource, DiskIdentity, Found, Payload, Piece, Priority, ReadFault,
-    Sought, SourceFacts, SourceKind,
+    BlockSource, DiskIdentity, Each, Found, Payload, Piece, Priority,
+    ReadFault, Search, SourceFacts, SourceKind,
 };
 use crate::spool::{Comparer, Supply};
 use crate::units::{ByteCount, ByteOffset, ByteRange};
@@ -227,16 +226,11 @@ impl Supply for RemoteDevice<'_> {
         Ok(changed)
     }
 
-    fn search(
-        &self,
-        ranges: &[ByteRange],
-        sought: &Sought,
-        progress: &mut dyn FnMut(ByteCount),
-    ) -> Result<Option<Found>> {
+    fn search(&self, search: Search<'_>) -> Result<Option<Found>> {
         let sector = u64::from(self.facts.sector_bytes);
-        let search = Search { sector, base: self.base, sought };
+        let scout = Scout { sector, base: self.base, sought: search.sought };
         let mut finder = (&mut *self.session(), self.device.id);
-        search.run(&mut finder, ranges, progress).map(Some)
+        scout.run(&mut finder, search.ranges, search.progress).map(Some)
     }
 }
 
@@ -253,13 +247,8 @@ impl BlockSource for RemoteDevice<'_> {
         self.changed(ranges)
     }
 
-    fn search(
-        &self,
-        ranges: &[ByteRange],
-        sought: &Sought,
-        progress: &mut dyn FnMut(ByteCount),
-    ) -> Result<Option<Found>> {
-        Supply::search(self, ranges, sought, progress)
+    fn search(&self, search: Search<'_>) -> Result<Option<Found>> {
+        Supply::search(self, search)
     }
 
     /// An agent answers for a few seconds from what it has read, but never
@@ -268,11 +257,7 @@ impl BlockSource for RemoteDevice<'_> {
         self.session().flush(self.device.id)
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         let end = ByteOffset(self.facts.length.0);
         let mut missing = RangeSet::new();
         for range in ranges {
@@ -382,12 +367,10 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::range;
 
     #[test]
     fn what_arrives_is_cut_where_one_range_ends_and_the_next_begins() {
-        let range = |start, length| {
-            ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
-        };
         let ranges = [range(0, 10), range(10, 10), range(30, 5)];
         let cut = |part| at_edges(part, &ranges).collect::<Vec<_>>();
         assert_eq!(cut(range(0, 20)), [range(0, 10), range(10, 10)]);

@@ -7,7 +7,7 @@ use crate::batch::Batch;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::range_set::RangeSet;
-use crate::source::{BlockSource, Piece, Priority, SourceFacts};
+use crate::source::{BlockSource, Each, Piece, Priority, SourceFacts};
 use crate::spool::SharedStore;
 use crate::units::{ByteOffset, ByteRange};
 
@@ -60,11 +60,7 @@ impl BlockSource for Resumed<'_> {
         self.source.facts()
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         let mut buffer = Vec::new();
         for &range in ranges {
             let (saved, missing) = self.split(range);

@@ -209,11 +209,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::ByteCount;
-
-    fn range(start: u64, length: u64) -> ByteRange {
-        ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
-    }
+    use crate::testing::range;
 
     #[test]
     fn what_was_kept_is_found_by_its_place() {

@@ -2,7 +2,6 @@
 //! device, nothing between.
 
 use std::fs::File;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use zerocopy::FromBytes;
@@ -16,7 +15,7 @@ use crate::image::normal::bitmaps::Bitmaps;
 use crate::image::normal::layout::{Kind, Layout};
 use crate::image::normal::{Header, MAGIC};
 use crate::image::stored::StoredSet;
-use crate::source::{BlockSource, Piece, SourceFacts, SourceKind};
+use crate::source::{BlockSource, Each, SourceFacts, SourceKind};
 use crate::units::{
     BlockSize, ByteCount, ByteOffset, ByteRange, u64_from, usize_from,
 };
@@ -296,11 +295,7 @@ impl BlockSource for NormalSource {
         &self.facts
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         mapped::read(self, ByteCount(self.facts.length.0), ranges, each);
         Ok(())
     }

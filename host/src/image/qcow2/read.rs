@@ -6,7 +6,6 @@
 //! makes its clusters unreadable, and nothing else.
 
 use std::fs::File;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +22,7 @@ use crate::image::qcow2::{
     MAGIC, OFFSET_MASK, ZERO,
 };
 use crate::image::stored::StoredSet;
-use crate::source::{BlockSource, Piece, ReadFault, SourceFacts};
+use crate::source::{BlockSource, Each, ReadFault, SourceFacts};
 use crate::units::{BlockNumber, ByteCount, ByteOffset, ByteRange, u64_from};
 
 /// The smallest cluster.
@@ -451,11 +450,7 @@ impl BlockSource for Qcow2Source {
         &self.facts
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         mapped::read(self, self.facts.length, ranges, each);
         Ok(())
     }

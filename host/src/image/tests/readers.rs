@@ -14,6 +14,7 @@ use crate::image::qcow2::compact::{CompactOptions, CompactSink};
 use crate::image::qcow2::read::Qcow2Source;
 use crate::image::qcow2::stream::CompactStream;
 use crate::source::Piece;
+use crate::testing::range;
 
 fn qcow2(image: &[u8]) -> Result<Qcow2Source> {
     Qcow2Source::new(Box::new(image.to_vec()), "x", facts(image.len()))
@@ -145,9 +146,6 @@ fn a_table_used_twice_is_unreadable_the_second_time() {
     image.copy_within(l1..l1 + 8, l1 + 16);
     let source = qcow2(&image).unwrap();
     let table = 128 * 1024;
-    let range = |start, length| {
-        ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
-    };
     // It counts as held, so that somebody asks for it and hears.
     assert!(source.stored().contains(range(2 * table, table)));
     let mut unreadable = 0;

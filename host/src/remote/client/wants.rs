@@ -142,11 +142,7 @@ fn fitting(range: ByteRange, room: u64) -> Option<ByteRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::ByteCount;
-
-    fn range(start: u64, length: u64) -> ByteRange {
-        ByteRange::new(ByteOffset(start), ByteCount(length)).unwrap()
-    }
+    use crate::testing::range;
 
     fn taken(wants: &mut Wants) -> Vec<ByteRange> {
         wants.take().map_or(Vec::new(), |chunk| {

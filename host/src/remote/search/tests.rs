@@ -86,9 +86,9 @@ fn range(start: u64, end: u64) -> ByteRange {
     ByteRange::between(ByteOffset(start), ByteOffset(end)).unwrap()
 }
 
-const WHOLE: Search<'_> = Search { sector: 512, base: 0, sought: &SOUGHT };
+const WHOLE: Scout<'_> = Scout { sector: 512, base: 0, sought: &SOUGHT };
 
-fn run(search: &Search<'_>, agent: &mut Agent, end: u64) -> Found {
+fn run(search: &Scout<'_>, agent: &mut Agent, end: u64) -> Found {
     search.run(agent, &[range(0, end)], &mut |_| {}).unwrap()
 }
 
@@ -136,7 +136,7 @@ fn answers_without_end_end() {
     // As many as there can be, and all of them fit.
     let fits = |_: u64, _: &[u8]| true;
     let sought = Sought { head_bytes: 0, fits, ..SOUGHT };
-    let search = Search { sought: &sought, ..WHOLE };
+    let search = Scout { sought: &sought, ..WHOLE };
     let all = |find: &Find| [varint(find.cells), vec![0; 8192]].concat();
     let mut many = agent(move |find| Ok(all(find)));
     let found = run(&search, &mut many, 129 << 20);
@@ -164,7 +164,7 @@ fn an_agent_that_will_not_look_ends_the_search_and_one_that_is_gone_all() {
     }
     for sector in [3 * 512, 128 * 1024] {
         let mut agent = agent(|_| panic!("asked"));
-        let search = Search { sector, ..WHOLE };
+        let search = Scout { sector, ..WHOLE };
         assert!(run(&search, &mut agent, 1 << 20).ended.is_some());
     }
 }
@@ -204,7 +204,7 @@ proptest! {
                 expected.insert(place);
             }
         }
-        let search = Search {
+        let search = Scout {
             sector: sector as u64,
             base: base as u64,
             sought: &SOUGHT,
