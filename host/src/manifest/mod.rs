@@ -314,6 +314,25 @@ impl Manifest {
         number(&self.image, "dest_offset")
     }
 
+    /// Refuses an image, the file `path`, whose filesystem does not begin
+    /// where the file does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`], without a hint.
+    pub fn refuse_shifted(&self, path: &Path) -> Result<()> {
+        if self.dest_offset() == 0 {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Refused,
+            format!(
+                "the filesystem in {} does not begin where the file does",
+                path.display()
+            ),
+        ))
+    }
+
     /// Where on the source the filesystem started, in bytes.
     #[must_use]
     pub fn source_offset(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 
-use crate::support::{Bench, Ended, events};
+use crate::support::{Bench, Ended, VERBS, events};
 
 #[test]
 fn exit_codes_are_what_the_contract_says() {
@@ -67,23 +67,6 @@ fn an_error_says_what_where_and_what_to_try() {
     assert!(ended.stderr.contains("\n  try: "), "{}", ended.stderr);
     assert!(!bench.path().join("x.raw").exists());
 }
-
-/// Every verb, as `e2wire --help` lists them.
-const VERBS: &[&str] = &[
-    "ls",
-    "probe",
-    "console",
-    "reboot",
-    "plan",
-    "image",
-    "verify",
-    "diff",
-    "convert",
-    "install",
-    "undo",
-    "completions",
-    "man",
-];
 
 /// Output that a reader would rather see whole. No version stands in it, so
 /// it changes only when the command line does.

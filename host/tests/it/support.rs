@@ -3,6 +3,23 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+/// Every verb, as `e2wire --help` lists them.
+pub(crate) const VERBS: &[&str] = &[
+    "ls",
+    "probe",
+    "console",
+    "reboot",
+    "plan",
+    "image",
+    "verify",
+    "diff",
+    "convert",
+    "install",
+    "undo",
+    "completions",
+    "man",
+];
+
 /// A directory of its own for a test, and e2wire started in it.
 pub(crate) struct Bench {
     folder: tempfile::TempDir,

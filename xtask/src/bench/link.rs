@@ -20,7 +20,7 @@ use e2wire_tests::{binaries, compare, tools};
 use super::Options;
 use super::figure::{Figure, Goal, float};
 use super::measure::{median, run as measure};
-use super::samples::directory;
+use super::samples::empty_folder;
 
 const BAUD: u32 = 115_200;
 
@@ -47,9 +47,7 @@ struct Bench<'a> {
 
 /// Measures what `options` name; fails when a target is missed.
 pub(super) fn run(options: &Options) -> Result<()> {
-    let out = directory().join("out-link");
-    let _ = fs::remove_dir_all(&out);
-    fs::create_dir_all(&out)?;
+    let out = empty_folder("out-link")?;
     let e2wire = binaries::build_in("release", "e2wire", "e2wire");
     let agent = binaries::build_in("release", "e2wire-agent", "e2wire-agent");
     let mut bench = Bench { options, e2wire, agent, out, figures: vec![] };

@@ -12,7 +12,7 @@ use super::figure::{Figure, Goal, float};
 use super::measure::{
     Cost, command, drop_caches, median, run as measure, system_calls,
 };
-use super::samples::directory;
+use super::samples::empty_folder;
 
 /// One thing that both sides do, each writing the given file.
 struct Job {
@@ -31,9 +31,7 @@ struct Bench<'a> {
 
 /// Measures what `options` name; fails when a target is missed.
 pub(super) fn run(options: &Options) -> Result<()> {
-    let out = directory().join("out");
-    let _ = fs::remove_dir_all(&out);
-    fs::create_dir_all(&out)?;
+    let out = empty_folder("out")?;
     let e2wire = binaries::build_in("release", "e2wire", "e2wire");
     let mut bench = Bench { options, e2wire, out, figures: vec![] };
     for sample in &options.samples {

@@ -62,6 +62,14 @@ pub(crate) fn directory() -> PathBuf {
     target().join("bench")
 }
 
+/// An empty folder for what a bench makes.
+pub(crate) fn empty_folder(name: &str) -> Result<PathBuf> {
+    let folder = directory().join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
 impl Sample {
     /// The image file; made when it is not in the cache.
     pub(crate) fn image(&self) -> Result<PathBuf> {

@@ -55,15 +55,10 @@ impl<'a> Opened<'a> {
             Err(error) if error.kind() == ErrorKind::Differs => None,
             known => known?,
         };
-        if known.as_ref().is_some_and(|(known, _)| known.dest_offset() > 0) {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                format!(
-                    "the filesystem in {} does not begin where the file does",
-                    path.display()
-                ),
-            )
-            .hint("name it second, with --source-offset"));
+        if let Some((known, _)) = &known {
+            known.refuse_shifted(path).map_err(|error| {
+                error.hint("name it second, with --source-offset")
+            })?;
         }
         let image = image::open(path, None)?;
         Ok(Self::Image(image, known.map(|(_, records)| records)))

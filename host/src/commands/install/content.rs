@@ -79,15 +79,10 @@ impl Content {
             (Err(_), Proof::None) => None,
             (Err(error), Proof::Manifest) => return Err(error),
         };
-        if known.as_ref().is_some_and(|(known, _)| known.dest_offset() > 0) {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                format!(
-                    "the filesystem in {} does not begin where the file does",
-                    path.display()
-                ),
-            )
-            .hint("turn it into an image of its own first"));
+        if let Some((known, _)) = &known {
+            known.refuse_shifted(path).map_err(|error| {
+                error.hint("turn it into an image of its own first")
+            })?;
         }
         let image = image::open(path, None)?;
         if proof == Proof::Manifest {

@@ -121,18 +121,20 @@ fn swap_is_refused() {
     assert!(header() == before, "written all the same");
 }
 
+/// `device`, opened so that nobody else can have it for itself.
+fn held_alone(device: &str) -> File {
+    let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(exclusive).open(device).unwrap()
+}
+
 #[test]
 fn what_another_program_holds_is_refused_when_it_is_to_be_written() {
     let scene = Scene::new();
     scene.spoil();
     let device = scene.device.path();
     let token = scene.run(device, &[]).token();
-    let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
-    let held: File = OpenOptions::new()
-        .read(true)
-        .custom_flags(exclusive)
-        .open(device)
-        .unwrap();
+    let held = held_alone(device);
     scene.refused_late(device, &token, "the system or another process");
     drop(held);
     let done = scene.run(device, &["--confirm", &token]);
@@ -220,12 +222,7 @@ fn the_agent_refuses_what_is_used_over_there() {
         assert!(ended.said.contains(words), "{words}: {}", ended.said);
         assert!(scene.rescue.bytes() == before, "written all the same");
     };
-    let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
-    let held: File = OpenOptions::new()
-        .read(true)
-        .custom_flags(exclusive)
-        .open(device)
-        .unwrap();
+    let held = held_alone(device);
     refused("opened it for itself alone");
     drop(held);
     root("blockdev", &["--setro", device]);
