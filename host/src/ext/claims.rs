@@ -95,20 +95,22 @@ pub fn copies(
     };
     let geometry = &walk.geometry;
     match kind {
-        BlockKind::Superblock => (1..u64::from(geometry.groups).min(1024))
-            .filter(|group| groups::has_superblock(&superblock, *group))
-            .map(|group| groups::first_block(&superblock, group))
-            .take(COPIES_MAX)
-            .collect(),
+        BlockKind::Superblock => {
+            let mut copies = groups::superblock_copies(&superblock);
+            copies.truncate(COPIES_MAX);
+            copies
+        }
         BlockKind::Descriptors => {
             let mut parts = 0..geometry.descriptor_blocks;
             let part = parts.find(|part| {
                 groups::descriptor_block(&superblock, *part, false) == block
             });
+            let bases = groups::table_bases(&superblock);
             let mut copies = part.map_or_else(Vec::new, |part| {
-                groups::descriptor_copies(&superblock, part, COPIES_MAX)
+                groups::descriptor_copies(&superblock, &bases, part)
             });
             copies.retain(|copy| *copy != block);
+            copies.truncate(COPIES_MAX);
             copies
         }
         _ => Vec::new(),

@@ -18,8 +18,9 @@ use crate::block_set::BlockSet;
 use crate::ext::{BlockKind, Group, Scope};
 use crate::units::{BlockNumber, usize_from};
 
-/// How many copies of a part are looked at.
-const COPIES_MAX: usize = 6;
+/// How many copies of a part are looked at: all that lie in the first
+/// thousand groups, behind which few are left.
+const COPIES_MAX: usize = 24;
 
 /// The search for better descriptors.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Copies {
     faults: BTreeMap<u32, Fault>,
     /// The groups whose copies are to be looked at.
     doubted: BTreeSet<u32>,
+    /// The superblocks that the table lies behind.
+    bases: Vec<BlockNumber>,
     /// Where the next look goes, as an index into the copies of each part.
     round: usize,
     /// The blocks of this round, and which part each is a copy of; sorted.
@@ -52,6 +55,7 @@ impl Copies {
         Self {
             faults,
             doubted,
+            bases: groups::table_bases(&scan.superblock),
             round: 0,
             parts: Vec::new(),
             found: BTreeMap::new(),
@@ -108,7 +112,7 @@ impl Copies {
             .into_iter()
             .filter_map(|index| {
                 let was = groups::descriptor_block(superblock, index, read);
-                groups::descriptor_copies(superblock, index, COPIES_MAX)
+                groups::descriptor_copies(superblock, &self.bases, index)
                     .get(self.round)
                     .copied()
                     .filter(|block| *block != was && scan.marks.holds(block.0))

@@ -274,24 +274,29 @@ pub(super) fn superblock_copies(superblock: &Superblock) -> Vec<BlockNumber> {
     holders.into_iter().map(|group| first_block(superblock, group)).collect()
 }
 
+/// The superblocks behind which the descriptor table lies, the primary one
+/// first; a copy that is in use comes next.
+pub(super) fn table_bases(superblock: &Superblock) -> Vec<BlockNumber> {
+    let mut bases = vec![BlockNumber(primary_base(superblock))];
+    if superblock.is_backup {
+        bases.push(superblock.at);
+    }
+    let copies = superblock_copies(superblock);
+    bases.extend(copies.into_iter().filter(|at| *at != superblock.at));
+    bases
+}
+
 /// The copies of the descriptor table's part `index`, the first one
-/// included, in the order of the groups; `most` at most.
+/// included; `bases` are [`table_bases`].
 pub(super) fn descriptor_copies(
     superblock: &Superblock,
+    bases: &[BlockNumber],
     index: u32,
-    most: usize,
 ) -> Vec<BlockNumber> {
     if index < superblock.first_meta_bg {
-        let primary = primary_base(superblock);
-        let copies = superblock_copies(superblock).into_iter().map(|at| at.0);
-        return std::iter::once(primary)
-            .chain(copies)
-            .map(|base| {
-                let part = u64::from(index).saturating_add(1);
-                BlockNumber(base.saturating_add(part))
-            })
-            .take(most)
-            .collect();
+        let part = u64::from(index).saturating_add(1);
+        let copies = bases.iter().map(|base| base.0.saturating_add(part));
+        return copies.map(BlockNumber).collect();
     }
     let groups = u64::from(superblock.geometry.groups);
     let per_block = u64::from(per_block(superblock));
@@ -301,6 +306,5 @@ pub(super) fn descriptor_copies(
         .into_iter()
         .filter(|group| *group < groups)
         .map(|group| behind_superblock(superblock, group))
-        .take(most)
         .collect()
 }

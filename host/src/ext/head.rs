@@ -124,7 +124,7 @@ impl Scan {
             self.marks.mark(BlockKind::BackupDescriptors, first, behind);
         }
         for index in superblock.first_meta_bg..parts {
-            let copies = groups::descriptor_copies(&superblock, index, 2);
+            let copies = groups::descriptor_copies(&superblock, &[], index);
             if let Some(at) = copies.get(1) {
                 self.marks.mark(BlockKind::BackupDescriptors, at.0, 1);
             }

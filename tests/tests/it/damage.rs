@@ -20,7 +20,7 @@ use e2wire::ext::Walk;
 use e2wire::ext::walk::{Scope, Selection, WalkOptions};
 use e2wire_tests::agents::Build;
 use e2wire_tests::fixtures::in_parallel;
-use e2wire_tests::memory::Walked;
+use e2wire_tests::memory::{Walked, drive};
 use e2wire_tests::{binaries, oracle, subject, tools};
 use serde_json::Value;
 
@@ -246,6 +246,37 @@ fn a_lost_beginning_is_made_up_for_at_every_block_size() {
         assert_eq!(finding["effect"], "copy-used");
         assert_eq!(finding["copy"], is["superblock_at"]);
     });
+}
+
+/// Where an image of something else was written over the first ten groups,
+/// the copies in group 25 lead to all that lies behind.
+#[test]
+fn a_beginning_of_many_groups_is_made_up_for() {
+    let scratch = tempfile::tempdir_in(e2wire_tests::target()).unwrap();
+    let path = scratch.path().join("device");
+    let made = oracle::run(
+        tools::command("mke2fs")
+            .args(["-q", "-F", "-t", "ext4", "-b", "1024", "-g", "2048"])
+            .args(["-O", "^flex_bg,^resize_inode", "-N", "4096"])
+            .args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"])
+            .arg(&path)
+            .arg("90M"),
+    );
+    oracle::assert_success("mke2fs", &made);
+    let lost = 10 * 2048 * 1024;
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&vec![0xAA; lost], 0).unwrap();
+    let disk = fs::read(&path).unwrap();
+    let options = WalkOptions { full_tables: true, ..WalkOptions::default() };
+    let walk = drive(&disk, options).unwrap().walk;
+    assert_eq!(walk.superblock_at.0, 1 + 25 * 2048);
+    for (number, group) in walk.groups.iter().enumerate() {
+        let place = group.inode_table.0;
+        let first = 1 + number as u64 * 2048;
+        let is_own = (first..first + 2048).contains(&place);
+        assert!(is_own, "group {number}: table at {place}");
+        assert!(walk.selected.contains(group.inode_table), "group {number}");
+    }
 }
 
 fn events(lines: &[u8]) -> Vec<Value> {
