@@ -46,22 +46,18 @@ pub fn execute(
         total: ByteCount(undo.entries().map(|e| e.range().length().0).sum()),
         done: Executed::default(),
     };
-    let done = match run.whole() {
-        Ok(done) => done,
-        Err(error) if error.kind() == ErrorKind::WriteIncomplete => {
-            // The way there still stands: another plan need not wait.
-            let _told = target.disarm();
-            return Err(error);
-        }
-        Err(error) => {
-            let what = "the writing stopped";
-            return Err(
-                Error::new(ErrorKind::WriteIncomplete, what).because(error)
-            );
-        }
-    };
-    // Whoever does not hear of it lets the device go by himself in a while.
+    let done = run.whole();
+    // Whatever came of it, another plan need not wait: mostly the one that
+    // undoes this. Whoever does not hear of it lets the device go by himself
+    // in a while.
     let _told = target.disarm();
+    let done = done.map_err(|error| match error.kind() {
+        ErrorKind::WriteIncomplete => error,
+        _ => {
+            let what = "the writing stopped";
+            Error::new(ErrorKind::WriteIncomplete, what).because(error)
+        }
+    })?;
     Ok(done)
 }
 

@@ -64,16 +64,21 @@ impl Session<'_> {
     }
 
     /// The same, by somebody who is about to leave and does not wait for
-    /// long: an agent that does not hear it lets go by itself.
+    /// long: an agent that does not hear it lets go by itself. Whoever was
+    /// asked to stop, or has run out of time, still says it.
     ///
     /// # Errors
     ///
     /// As [`Self::fetched`], or what the agent answers.
     pub fn let_go(&mut self, device: DeviceId) -> Result<()> {
-        let wait = self.patience.wait;
-        self.patience.wait = wait.min(LAST_WORD_MAX);
+        let stop = std::mem::take(&mut self.stop);
+        let patience = self.patience;
+        let end = self.now().after(LAST_WORD_MAX).since_start();
+        self.patience.wait = patience.wait.min(LAST_WORD_MAX);
+        self.patience.deadline = Some(end);
         let told = self.disarm(device);
-        self.patience.wait = wait;
+        self.patience = patience;
+        self.stop = stop;
         told
     }
 

@@ -2,11 +2,13 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use e2wire::error::{Error, ErrorKind, Result};
 use e2wire::install::{Arming, execute};
-use e2wire::observer::Silent;
+use e2wire::observer::{Event, Observer, Silent};
 use e2wire::remote::line::PortLine;
 use e2wire::remote::port;
 use e2wire::remote::session::{Patience, Session};
@@ -14,7 +16,7 @@ use e2wire::remote::write::RemoteTarget;
 use e2wire::stop::Stop;
 use e2wire::undo::UndoFile;
 use e2wire::units::ByteCount;
-use e2wire_tests::agents::{BUILDS, Build};
+use e2wire_tests::agents::{Agent, BUILDS, Build, free_address};
 use e2wire_tests::plans::undo_file;
 
 /// The file's contents before and after: a little of everything, and half a
@@ -100,5 +102,67 @@ fn a_plan_is_carried_out_found_done_and_undone() {
         file.write_all_at(&new[1 << 20..(1 << 20) + 6], 1 << 20).unwrap();
         carry_out(build, &disk, "--rw", &back).unwrap();
         assert!(lies() == old, "{build:?} undone");
+    }
+}
+
+/// Asks a job to stop as soon as it writes.
+struct Stops(Stop);
+
+impl Observer for Stops {
+    fn event(&self, event: &Event<'_>) {
+        if let Event::Progress { .. } = event {
+            self.0.request();
+        }
+    }
+}
+
+/// What comes after an interruption is mostly another plan: to undo.
+#[test]
+fn a_host_that_is_interrupted_lets_the_device_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, new) = contents();
+    let there = undo_file(&folder.path().join("there"), &old, &new);
+    let back = undo_file(&folder.path().join("back"), &new, &old);
+    for build in BUILDS {
+        let disk = folder.path().join("disk");
+        std::fs::write(&disk, &old).expect("a disk");
+        let address = free_address().expect("a port");
+        let ways = ["--rw", "--listen", &address.to_string()];
+        let _agent = Agent::start(build, &disk, &ways).expect("an agent");
+        let arm = |id: u8, stop: &Stop, undo: &UndoFile| {
+            let target = format!("tcp:{address}").parse().expect("a target");
+            let line = PortLine::new(port::of(&target)?);
+            let wait = Duration::from_secs(100);
+            let patience = Patience {
+                connect: wait,
+                wait,
+                appear: Some(wait),
+                ..Patience::default()
+            };
+            let line = Box::new(line);
+            let mut session =
+                Session::new(line, [id; 32], patience, stop.clone());
+            session.connect()?;
+            let device = session.devices(true)?.remove(0);
+            let session = Arc::new(Mutex::new(session));
+            let arming = Arming::of(undo);
+            RemoteTarget::arm(Arc::clone(&session), device, &arming)
+                .map(|target| (session, target))
+        };
+        let stop = Stop::new();
+        let (session, mut target) = arm(1, &stop, &there).expect("armed");
+        let ended = execute(&there, &mut target, &Stops(stop.clone()), &stop);
+        let error = ended.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WriteIncomplete);
+        assert!(std::fs::read(&disk).expect("the disk") != new, "{error}");
+        // The host is still there and is heard: nobody gives way to silence.
+        stop.flag().store(false, Ordering::Relaxed);
+        let end = Instant::now() + Duration::from_secs(60);
+        while let Err(error) = arm(2, &Stop::new(), &back) {
+            assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+            assert!(Instant::now() < end, "it is still armed");
+            session.lock().unwrap().devices(false).expect("it answers");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
