@@ -13,7 +13,9 @@ use crate::ext::{
 };
 use crate::image::{ImagePlan, ImageSink, WriteOrder};
 use crate::observer::{Event, Observer, Phase};
-use crate::source::{BlockSource, Found, Priority, ReadFault, Search};
+use crate::source::{
+    BlockSource, Found, Priority, ReadFault, Search, SourceKind,
+};
 use crate::stop::Stop;
 use crate::transfer::{Part, Stored, Sweep, byte_ranges};
 use crate::units::{
@@ -46,13 +48,12 @@ pub struct Capture<'a> {
     stored: BlockSet,
     /// The image holds the superblock itself, and not the rest of its block.
     bare_superblock: bool,
-    /// What blocks of a walk without a sink have to be, level by level: the
-    /// copy checks them as they pass.
+    /// What blocks of a walk without a sink, or such as are put off, have to
+    /// be, level by level: checked as they pass later.
     checks: Vec<Checks>,
     /// What the checks of this run found.
     findings: Findings,
-    /// What a walk without a sink has announced and not read, where that may
-    /// tell what need not be fetched.
+    /// What a walk of a source behind a line has announced and not read.
     announced: Vec<ByteRange>,
     done: ByteCount,
 }
@@ -166,6 +167,10 @@ impl<'a> Capture<'a> {
                 }
                 Step::Done => break,
             }
+        }
+        if let (Some(sink), Some(geometry)) = (&mut sink, walker.geometry()) {
+            let size = geometry.block_size;
+            self.read_announced(&mut Some((&mut **sink, size)))?;
         }
         let mut walk = walker.finish()?;
         walk.add_findings(std::mem::take(&mut self.findings));
@@ -391,10 +396,11 @@ impl<'a> Capture<'a> {
         walker: &mut Walker,
         mut feed: Option<(&mut (dyn ImageSink + 's), BlockSize)>,
     ) -> Result<()> {
-        if let (Some(geometry), false) =
-            (walker.geometry(), level.journal.is_empty())
-        {
+        let is_remote = self.source.facts().kind == SourceKind::Remote;
+        let is_journal = !level.journal.is_empty();
+        if let (Some(geometry), true) = (walker.geometry(), is_journal) {
             let size = geometry.block_size;
+            self.read_announced(&mut feed)?;
             self.prepare_journal(&level.journal, size)?;
         }
         let Some((sink, size)) = &mut feed else {
@@ -408,16 +414,39 @@ impl<'a> Capture<'a> {
                 Ok(())
             });
         };
-        let all = merge(&level.ranges, &level.payload);
-        let layout = Layout { size: *size, checks: Some(&level.checks) };
-        self.sweep(&all, Some(layout), &mut |capture, part| {
+        // Behind a line the walk goes on while the rest is on its way.
+        let (wanted, checks) = if is_remote && !is_journal {
+            self.source.expect(&level.payload, Priority::Payload);
+            self.announced.extend(&level.payload);
+            self.checks.push(level.checks);
+            (level.ranges, Checks::default())
+        } else {
+            (merge(&level.ranges, &level.payload), level.checks)
+        };
+        let layout = Layout { size: *size, checks: Some(&checks) };
+        self.sweep(&wanted, Some(layout), &mut |capture, part| {
             supply(walker, &part);
             capture.store(&part, *size, *sink)
         })
     }
 
-    /// All of the image but its journal is here, or was announced: finds out
-    /// how little of the journal has to be fetched, and fetches that.
+    /// Reads what was put off: for the sink, or so that it is here.
+    fn read_announced<'s>(
+        &mut self,
+        feed: &mut Option<(&mut (dyn ImageSink + 's), BlockSize)>,
+    ) -> Result<()> {
+        let announced = merge(&std::mem::take(&mut self.announced), &[]);
+        let Some((sink, size)) = feed else {
+            return self.sweep(&announced, None, &mut |_, _| Ok(()));
+        };
+        let checks = Checks::join(std::mem::take(&mut self.checks));
+        let layout = Layout { size: *size, checks: Some(&checks) };
+        self.sweep(&announced, Some(layout), &mut |capture, part| {
+            capture.store(&part, *size, *sink)
+        })
+    }
+
+    /// All of the image but its journal is here: finds out how little of the journal has to be fetched, and fetches that.
     fn prepare_journal(
         &mut self,
         journal: &[Traced],
@@ -427,9 +456,6 @@ impl<'a> Capture<'a> {
         if source.duplicates().is_none() {
             return Ok(());
         }
-        let mut announced = std::mem::take(&mut self.announced);
-        announced.sort_unstable();
-        self.sweep(&announced, None, &mut |_, _| Ok(()))?;
         let Some(guess) = JournalGuess::new(source, size, journal)? else {
             return Ok(());
         };

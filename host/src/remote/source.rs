@@ -2,11 +2,12 @@
 
 mod compare;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use e2wire_protocol::chunk::{Layout, Ranges, RunKind, SectorRange};
-use e2wire_protocol::limits::{SECTOR_BYTES, SPAN_BYTES_MAX};
+use e2wire_protocol::limits::{CHUNK_BYTES_MAX, SECTOR_BYTES, SPAN_BYTES_MAX};
 use e2wire_protocol::message::DeviceFlags;
 
 use crate::digest::Digest;
@@ -22,12 +23,18 @@ use crate::source::{
 use crate::spool::{Comparer, Supply};
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 
+/// Whoever reads a filesystem's superblock reads what lies behind it next: on
+/// a quick line so much of it is asked for without waiting.
+const AHEAD_BYTES: u64 = CHUNK_BYTES_MAX as u64;
+
 /// A device at the other end of a session, from an offset to its end.
 pub struct RemoteDevice<'w> {
     session: Arc<Mutex<Session<'w>>>,
     device: DeviceRecord,
     base: u64,
     facts: SourceFacts,
+    /// The beginning was wanted, and what lies behind it along with it.
+    begun: AtomicBool,
 }
 
 impl<'w> RemoteDevice<'w> {
@@ -68,7 +75,8 @@ impl<'w> RemoteDevice<'w> {
             },
             mounted_rw: device.flags.has(DeviceFlags::MOUNTED_READ_WRITE),
         };
-        Ok(Self { session, device, base: base.0, facts })
+        let begun = AtomicBool::new(false);
+        Ok(Self { session, device, base: base.0, facts, begun })
     }
 
     /// The device, as the agent lists it.
@@ -90,6 +98,12 @@ impl<'w> RemoteDevice<'w> {
         let start = start - start % sector;
         let end = end.checked_next_multiple_of(sector)?.min(self.device.size);
         ByteRange::between(ByteOffset(start), ByteOffset(end))
+    }
+
+    fn ask_for(&self, ranges: &[ByteRange], priority: Priority) {
+        let ranges: Vec<ByteRange> =
+            ranges.iter().filter_map(|r| self.on_device(*r)).collect();
+        self.session().want(self.device.id, &ranges, priority);
     }
 
     /// Hands over what arrived, in addresses of the source.
@@ -181,9 +195,16 @@ impl Supply for RemoteDevice<'_> {
     }
 
     fn want(&self, ranges: &[ByteRange], priority: Priority) {
-        let ranges: Vec<ByteRange> =
-            ranges.iter().filter_map(|r| self.on_device(*r)).collect();
-        self.session().want(self.device.id, &ranges, priority);
+        self.ask_for(ranges, priority);
+        let begins = ranges.first().is_some_and(|r| r.start().0 < AHEAD_BYTES);
+        if begins
+            && !self.session().client().is_slow()
+            && !self.begun.swap(true, Ordering::Relaxed)
+        {
+            let length = ByteCount(AHEAD_BYTES.min(self.facts.length.0));
+            let ahead = ByteRange::new(ByteOffset(0), length);
+            self.ask_for(ahead.as_slice(), Priority::Payload);
+        }
     }
 
     fn arrive(&self, each: &mut dyn FnMut(Piece<'_>)) -> Result<()> {
@@ -274,7 +295,7 @@ impl BlockSource for RemoteDevice<'_> {
             }
         }
         let wanted: Vec<ByteRange> = missing.iter().collect();
-        self.want(&wanted, Priority::Structure);
+        self.ask_for(&wanted, Priority::Structure);
         let mut over = false;
         while !missing.is_empty() && !over {
             self.arrive(&mut |piece| {

@@ -3,6 +3,7 @@
 
 mod install;
 mod journal;
+mod round_trips;
 mod search;
 mod seeds;
 mod writes;
@@ -113,6 +114,45 @@ fn spool<'w>(
         StoreOptions::new(ByteOffset(0), true),
     )?;
     Spool::open(device, store)
+}
+
+/// What came of one job over a line that loses nothing.
+struct CleanRun {
+    image: Vec<u8>,
+    /// What the agent sent, in bytes.
+    from_agent: u64,
+    /// Virtual time from the first Hello on.
+    micros: u64,
+}
+
+/// Has `make` make an image of `case` at the other end of a line of `baud`
+/// bits a second (0: a connection) that takes `latency` microseconds.
+fn clean_run(
+    case: &Case,
+    baud: u32,
+    latency: u64,
+    make: impl FnOnce(&dyn BlockSource) -> Result<Vec<u8>>,
+) -> CleanRun {
+    let conditions = Conditions {
+        bytes: Arc::clone(&case.bytes),
+        bad: Vec::new(),
+        disk_slow: 1,
+        baud,
+        latency,
+        faults: Faults::default(),
+        reboot_every: 0,
+        trip: None,
+    };
+    let world = Arc::new(Mutex::new(World::new(1, &conditions)));
+    let nature = nature(&world.lock().unwrap(), baud);
+    let line = SimLine::new(Arc::clone(&world), nature, None);
+    let session = Session::new(Box::new(line), [7; 32], PATIENCE, Stop::new());
+    let (data, map) = (SharedFile::default(), SharedFile::default());
+    let spool = spool(session, &data, &map).unwrap();
+    let image = make(&spool).unwrap();
+    let world = world.lock().unwrap();
+    let (from_agent, micros) = (world.tally().from_agent, world.now());
+    CleanRun { image, from_agent, micros }
 }
 
 /// One job, however many hosts it takes; answers how many.

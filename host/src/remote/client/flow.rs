@@ -247,6 +247,12 @@ impl Flow {
         (plain as f64 * self.ratio.min(1.1) * 1.2) as u64
     }
 
+    /// Whether no console and no serial line lies between, as far as is
+    /// known.
+    pub(super) const fn is_direct(&self) -> bool {
+        self.direct && self.nature.baud.is_none()
+    }
+
     /// Whether every byte that is saved on the line is worth a look at the
     /// disk: as it is on serial lines, and where one may lie on the way.
     pub(super) fn is_slow(&self) -> bool {

@@ -206,7 +206,8 @@ impl Client {
             self.question_answered(now, self.greeted);
         }
         self.greeting = Some(AgentFacts::new(hello, new_boot));
-        if was_up {
+        // Where nothing lies between, every byte passes.
+        if was_up || self.flow.is_direct() {
             self.up();
         } else {
             self.phase = Phase::Testing { tries: 0, sent: now, next: now };

@@ -30,7 +30,7 @@ use e2wire_protocol::chunk::{Codec, Grant, Ranges};
 use e2wire_protocol::coding::Coding;
 use e2wire_protocol::digest::{BootId, DeviceId, SessionId};
 use e2wire_protocol::frame::Decoder;
-use e2wire_protocol::limits::FRAGMENT_BYTES_MIN;
+use e2wire_protocol::limits::{FRAGMENT_BYTES_MIN, OPEN_REQUESTS_MAX};
 use e2wire_protocol::message::{Fetch, Task};
 
 pub use event::{
@@ -47,12 +47,16 @@ use flow::Flow;
 use sent::Sent;
 use wants::Wants;
 
-/// Chunks that are fetched at once at most.
-const CHUNKS_MAX: usize = 48;
+/// Chunks that are fetched at once at most: 40 MiB of the device, which a
+/// quick disk reads while a question goes around the world and back.
+const CHUNKS_MAX: usize = 160;
 
-/// Chunks that wait to be taken with [`Client::poll_fetched`] at most; then
-/// nothing new is asked for.
-const FETCHED_MAX: usize = 64;
+/// Chunks that are fetched or wait to be taken with
+/// [`Client::poll_fetched`] at most; then nothing new is asked for.
+const FETCHED_MAX: usize = 160;
+
+const _: () = assert!(CHUNKS_MAX <= FETCHED_MAX);
+const _: () = assert!(CHUNKS_MAX <= OPEN_REQUESTS_MAX as usize);
 
 /// Where the conversation stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
