@@ -216,6 +216,19 @@ impl<'a> Capture<'a> {
         self.read_level(Level { ranges: places, ..level }, walker, None)
     }
 
+    /// Walks the source to the end and has everything that is selected
+    /// fetched, in whatever order costs least.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::walk`].
+    pub fn fetch(&mut self, walker: Walker) -> Result<()> {
+        self.walk(walker, None)?;
+        self.read_announced(&mut None)?;
+        self.start_over();
+        Ok(())
+    }
+
     /// What is selected and was in no level lies beyond the end of the
     /// device.
     fn leave_out(
@@ -415,7 +428,8 @@ impl<'a> Capture<'a> {
             });
         };
         // Behind a line the walk goes on while the rest is on its way.
-        let (wanted, checks) = if is_remote && !is_journal {
+        let puts_off = is_remote && sink.order() == WriteOrder::Any;
+        let (wanted, checks) = if puts_off && !is_journal {
             self.source.expect(&level.payload, Priority::Payload);
             self.announced.extend(&level.payload);
             self.checks.push(level.checks);

@@ -235,12 +235,18 @@ impl Job<'_> {
     ) -> Result<(Walk, Captured)> {
         let mut capture = Capture::new(source, self.observer, self.stop);
         // Most of a journal need not be sent once the rest is here.
-        let journal_last = source.duplicates().is_some();
-        let walker = self.walker(source.facts()).journal_last(journal_last);
+        let saves = source.duplicates().is_some();
+        let walker = |last| self.walker(source.facts()).journal_last(last);
         let walk = match sink.order() {
-            WriteOrder::Any => capture.walk(walker, Some(sink))?,
+            WriteOrder::Any => capture.walk(walker(saves), Some(sink))?,
+            WriteOrder::AsFound => {
+                if saves {
+                    capture.fetch(walker(true))?;
+                }
+                capture.walk(walker(false), Some(sink))?
+            }
             WriteOrder::Ascending => {
-                let mut walk = capture.walk(walker, None)?;
+                let mut walk = capture.walk(walker(saves), None)?;
                 capture.copy(&mut walk, sink)?;
                 walk
             }

@@ -45,6 +45,9 @@ use shape::Shape;
 pub enum WriteOrder {
     /// As they come: fed while the walk reads, each block once.
     Any,
+    /// Likewise, but their order shows in the file: as the walk finds them,
+    /// so that no line makes another image of the same.
+    AsFound,
     /// Ascending, after the walk, which then is known whole.
     Ascending,
 }
@@ -55,7 +58,7 @@ pub struct ImagePlan<'a> {
     /// The shape of the filesystem.
     pub geometry: &'a Geometry,
     /// The finished walk: always there for [`WriteOrder::Ascending`], never
-    /// for [`WriteOrder::Any`].
+    /// for the others.
     pub walk: Option<&'a Walk>,
 }
 

@@ -178,7 +178,7 @@ pub(super) fn feed(
     shuffle: &mut dyn FnMut(&mut Vec<BlockRun>),
 ) {
     let walk_known = match sink.order() {
-        WriteOrder::Any => None,
+        WriteOrder::Any | WriteOrder::AsFound => None,
         WriteOrder::Ascending => Some(walk),
     };
     sink.begin(&ImagePlan { geometry: &walk.geometry, walk: walk_known })

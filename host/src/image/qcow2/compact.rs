@@ -95,7 +95,7 @@ impl<'a> CompactSink<'a> {
 
 impl ImageSink for CompactSink<'_> {
     fn order(&self) -> WriteOrder {
-        WriteOrder::Any
+        WriteOrder::AsFound
     }
 
     fn begin(&mut self, plan: &ImagePlan<'_>) -> Result<()> {

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use e2wire_tests::agents::{Agent, BUILDS, Build};
+use e2wire_tests::desk::Desk;
+use e2wire_tests::fixtures::fixture;
 use e2wire_tests::paced::{Pace, PtyPair};
 use e2wire_tests::sim::Faults;
 
@@ -30,6 +32,27 @@ fn an_image_over_a_serial_line_is_the_local_one() {
             case.check(&name, &line.target(BAUD));
             assert!(line.carried().to_near > 0, "it went another way");
         }
+    }
+}
+
+/// Most of that journal is told of, not sent; once that is so, what lies
+/// where in the file must not depend on it.
+#[test]
+fn a_whole_journal_over_a_serial_line_is_the_local_one() {
+    let disk = &fixture("by-kernel").path;
+    let line = PtyPair::new(&Pace::serial(BAUD * 40)).expect("a line");
+    let _agent = Agent::on_serial(Build::Freestanding, disk, line.far(), BAUD)
+        .expect("the agent runs");
+    let desk = Desk::new(&line.target(BAUD)).expect("a desk");
+    let device = disk.to_str().expect("a path in UTF-8");
+    let compact: &[&str] = &["--journal", "full"];
+    let classic = &["--journal", "full", "--qcow2-layout", "classic"];
+    for (options, name) in
+        [(compact, "a.raw"), (compact, "b.qcow2"), (classic, "c.qcow2")]
+    {
+        let before = line.carried().to_near;
+        desk.image(options, device, disk, name).expect("the same image");
+        assert!(line.carried().to_near > before, "it went another way");
     }
 }
 
