@@ -1,4 +1,6 @@
-//! A line of the report: what was measured and what it has to reach.
+//! The report: what was measured and what it has to reach.
+
+use anyhow::{Result, ensure};
 
 /// What a figure has to reach.
 #[derive(Clone, Copy)]
@@ -23,7 +25,7 @@ pub(super) struct Figure {
 }
 
 impl Figure {
-    pub(super) fn reached(&self) -> Option<bool> {
+    fn reached(&self) -> Option<bool> {
         match self.goal {
             Goal::AtLeast(least) => Some(self.value >= least),
             Goal::AtMost(most) => Some(self.value <= most),
@@ -31,7 +33,7 @@ impl Figure {
         }
     }
 
-    pub(super) fn print(&self, json: bool) {
+    fn print(&self, json: bool) {
         let (low, high) = self.spread;
         let goal = match self.goal {
             Goal::AtLeast(least) => format!(">= {least}"),
@@ -65,6 +67,46 @@ impl Figure {
             verdict,
             self.note
         );
+    }
+}
+
+/// All figures of a report, printed as they come.
+pub(super) struct Figures {
+    json: bool,
+    list: Vec<Figure>,
+}
+
+impl Figures {
+    /// None yet; printed for people, or as JSON.
+    pub(super) const fn new(json: bool) -> Self {
+        Self { json, list: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, figure: Figure) {
+        figure.print(self.json);
+        self.list.push(figure);
+    }
+
+    /// What is the same each time.
+    pub(super) fn exact(
+        &mut self,
+        target: &'static str,
+        sample: &'static str,
+        what: &'static str,
+        value: f64,
+        goal: Goal,
+        note: String,
+    ) {
+        let spread = (value, value);
+        self.add(Figure { target, sample, what, value, spread, goal, note });
+    }
+
+    /// Fails when a target is missed.
+    pub(super) fn judge(&self) -> Result<()> {
+        let missed =
+            self.list.iter().filter(|f| f.reached() == Some(false)).count();
+        ensure!(missed == 0, "{missed} figures miss their targets");
+        Ok(())
     }
 }
 

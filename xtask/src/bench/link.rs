@@ -18,7 +18,7 @@ use e2wire_tests::sim::{Faults, LineUse, line_uses};
 use e2wire_tests::{binaries, compare, tools};
 
 use super::Options;
-use super::figure::{Figure, Goal, float};
+use super::figure::{Figure, Figures, Goal, float};
 use super::measure::{median, run as measure};
 use super::samples::empty_folder;
 
@@ -42,7 +42,7 @@ struct Bench<'a> {
     e2wire: PathBuf,
     agent: PathBuf,
     out: PathBuf,
-    figures: Vec<Figure>,
+    figures: Figures,
 }
 
 /// Measures what `options` name; fails when a target is missed.
@@ -50,7 +50,13 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let out = empty_folder("out-link")?;
     let e2wire = binaries::build_in("release", "e2wire", "e2wire");
     let agent = binaries::build_in("release", "e2wire-agent", "e2wire-agent");
-    let mut bench = Bench { options, e2wire, agent, out, figures: vec![] };
+    let mut bench = Bench {
+        options,
+        e2wire,
+        agent,
+        out,
+        figures: Figures::new(options.json),
+    };
     bench.line_use();
     for sample in &options.samples {
         let image = sample.image()?;
@@ -60,32 +66,10 @@ pub(super) fn run(options: &Options) -> Result<()> {
         }
     }
     fs::remove_dir_all(&bench.out)?;
-    let missed =
-        bench.figures.iter().filter(|f| f.reached() == Some(false)).count();
-    ensure!(missed == 0, "{missed} figures miss their targets");
-    Ok(())
+    bench.figures.judge()
 }
 
 impl Bench<'_> {
-    fn add(&mut self, figure: Figure) {
-        figure.print(self.options.json);
-        self.figures.push(figure);
-    }
-
-    /// What is the same each time.
-    fn exact(
-        &mut self,
-        target: &'static str,
-        sample: &'static str,
-        what: &'static str,
-        value: f64,
-        goal: Goal,
-        note: String,
-    ) {
-        let spread = (value, value);
-        self.add(Figure { target, sample, what, value, spread, goal, note });
-    }
-
     /// Targets 8 and 9.
     fn line_use(&mut self) {
         let lost = Faults { lose: 1e-5, ..Faults::default() };
@@ -107,7 +91,14 @@ impl Bench<'_> {
                 let seconds = connect.unwrap_or_default().as_secs_f64();
                 let what = "clean line: seconds to connect";
                 let goal = Goal::AtMost(1.);
-                self.exact("8", "virtual", what, seconds, goal, String::new());
+                self.figures.exact(
+                    "8",
+                    "virtual",
+                    what,
+                    seconds,
+                    goal,
+                    String::new(),
+                );
             }
         }
     }
@@ -123,7 +114,7 @@ impl Bench<'_> {
         let (value, low, high) =
             median(&uses.iter().map(pick).collect::<Vec<_>>());
         let stall = uses.iter().map(|one| one.stall).max().unwrap_or_default();
-        self.add(Figure {
+        self.figures.add(Figure {
             target,
             sample: "virtual",
             what,
@@ -157,7 +148,7 @@ impl Bench<'_> {
             self.clear();
             let note = format!("{ours} of {theirs} bytes");
             let goal = Goal::AtMost(most);
-            self.exact(target, name, what, ours / theirs, goal, note);
+            self.figures.exact(target, name, what, ours / theirs, goal, note);
             // Framing is in our bytes, and what sz adds in its line use.
             let rate = f64::from(BAUD) / 10.;
             let times = (theirs / rate / SZ_LINE_USE, ours / rate);
@@ -167,7 +158,7 @@ impl Bench<'_> {
             };
             let note = format!("{:.0} s and {:.0} s", times.0, times.1);
             let goal = Goal::AtLeast(faster);
-            self.exact("10", name, what, times.0 / times.1, goal, note);
+            self.figures.exact("10", name, what, times.0 / times.1, goal, note);
         }
         fs::remove_file(e2image)?;
         Ok(())
@@ -233,7 +224,7 @@ impl Bench<'_> {
         }
         drop(agent);
         let (value, low, high) = median(&ratios);
-        self.add(Figure {
+        self.figures.add(Figure {
             target: "12",
             sample: name,
             what: "TCP: times faster than zstd -3, ncat",
@@ -243,7 +234,7 @@ impl Bench<'_> {
             note: format!("{:.3} s", median(&times).0),
         });
         let (value, low, high) = median(&extra);
-        self.add(Figure {
+        self.figures.add(Figure {
             target: "12",
             sample: name,
             what: "TCP: seconds more for 50 ms of way",

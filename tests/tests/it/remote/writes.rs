@@ -37,6 +37,24 @@ fn contents() -> (Vec<u8>, Vec<u8>) {
     (old, new)
 }
 
+type Armed = (Arc<Mutex<Session<'static>>>, RemoteTarget<'static>);
+
+/// A session of its own, which may carry out a plan.
+fn arm(target: &str, id: u8, stop: &Stop, undo: &UndoFile) -> Result<Armed> {
+    let target = target.parse().expect("a target");
+    let line = Box::new(PortLine::new(port::of(&target)?));
+    let wait = Duration::from_secs(100);
+    let appear = Some(wait);
+    let patience = Patience { connect: wait, wait, appear, deadline: None };
+    let mut session = Session::new(line, [id; 32], patience, stop.clone());
+    session.connect()?;
+    let device = session.devices(true)?.remove(0);
+    let session = Arc::new(Mutex::new(session));
+    let arming = Arming::of(undo);
+    let target = RemoteTarget::arm(Arc::clone(&session), device, &arming)?;
+    Ok((session, target))
+}
+
 /// Carries out a plan on `disk` through an agent of its own.
 fn carry_out(
     build: Build,
@@ -49,16 +67,7 @@ fn carry_out(
         build.path().display(),
         disk.display()
     );
-    let target = target.parse().expect("a target");
-    let line = PortLine::new(port::of(&target)?);
-    let stop = Stop::new();
-    let mut session =
-        Session::new(Box::new(line), [7; 32], Patience::default(), stop);
-    session.connect()?;
-    let device = session.devices(true)?.remove(0);
-    let session = Arc::new(Mutex::new(session));
-    let arming = Arming::of(undo);
-    let mut target = RemoteTarget::arm(Arc::clone(&session), device, &arming)?;
+    let (session, mut target) = arm(&target, 7, &Stop::new(), undo)?;
     let done = execute(undo, &mut target, &Silent, &Stop::new())?;
     let sent = session.lock().unwrap().counters().sent_bytes;
     assert!(sent < 900 << 10, "{sent} bytes were sent");
@@ -129,36 +138,18 @@ fn a_host_that_is_interrupted_lets_the_device_go() {
         let address = free_address().expect("a port");
         let ways = ["--rw", "--listen", &address.to_string()];
         let _agent = Agent::start(build, &disk, &ways).expect("an agent");
-        let arm = |id: u8, stop: &Stop, undo: &UndoFile| {
-            let target = format!("tcp:{address}").parse().expect("a target");
-            let line = PortLine::new(port::of(&target)?);
-            let wait = Duration::from_secs(100);
-            let patience = Patience {
-                connect: wait,
-                wait,
-                appear: Some(wait),
-                ..Patience::default()
-            };
-            let line = Box::new(line);
-            let mut session =
-                Session::new(line, [id; 32], patience, stop.clone());
-            session.connect()?;
-            let device = session.devices(true)?.remove(0);
-            let session = Arc::new(Mutex::new(session));
-            let arming = Arming::of(undo);
-            RemoteTarget::arm(Arc::clone(&session), device, &arming)
-                .map(|target| (session, target))
-        };
+        let target = format!("tcp:{address}");
         let stop = Stop::new();
-        let (session, mut target) = arm(1, &stop, &there).expect("armed");
-        let ended = execute(&there, &mut target, &Stops(stop.clone()), &stop);
+        let (session, mut armed) =
+            arm(&target, 1, &stop, &there).expect("armed");
+        let ended = execute(&there, &mut armed, &Stops(stop.clone()), &stop);
         let error = ended.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WriteIncomplete);
         assert!(std::fs::read(&disk).expect("the disk") != new, "{error}");
         // The host is still there and is heard: nobody gives way to silence.
         stop.flag().store(false, Ordering::Relaxed);
         let end = Instant::now() + Duration::from_secs(60);
-        while let Err(error) = arm(2, &Stop::new(), &back) {
+        while let Err(error) = arm(&target, 2, &Stop::new(), &back) {
             assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
             assert!(Instant::now() < end, "it is still armed");
             session.lock().unwrap().devices(false).expect("it answers");
