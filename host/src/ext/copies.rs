@@ -4,7 +4,8 @@
 //! A descriptor is doubted when its checksum is wrong, when it could not be
 //! read, when it points outside the filesystem, or when it claims what
 //! another claims. A copy that points elsewhere and stands up to the same
-//! questions takes its place. What e2image would select never depends on
+//! questions takes its place; where none does, one that points into the
+//! filesystem takes the place of one that does not. What e2image would select never depends on
 //! copies, and a normal image holds the table as it lies on the disk: there
 //! nothing is replaced.
 
@@ -146,10 +147,14 @@ impl Copies {
                     continue;
                 }
                 let other = scan.parse_group(number, copy, true);
-                if !is_sound(scan, &other) {
+                if is_sound(scan, &other) {
+                    self.doubted.remove(&number);
+                } else if misplaced(scan, &other).is_some()
+                    || misplaced(scan, group).is_none()
+                {
                     continue;
                 }
-                self.doubted.remove(&number);
+                // What is sound, or at least lies in the filesystem.
                 if places(&other) == places(group) {
                     continue;
                 }

@@ -116,6 +116,11 @@ pub(super) const RECIPES: &[Recipe] = &[
         let block = disk.descriptor_block(0);
         disk.block(block).fill(0);
     }),
+    // By another UUID no checksum is right, nor in the copies.
+    recipe("descriptor-and-uuid", "uninit-bg", |disk| {
+        disk.superblock()[0x68] ^= 0xFF;
+        disk.descriptor(1)[..12].fill(0xFF);
+    }),
     recipe("descriptors-zeroed-meta-bg", "meta-bg", |disk| {
         let block = disk.descriptor_block(0);
         disk.block(block).fill(0);
