@@ -30,10 +30,12 @@ const BYTES_MAX: u64 = 64 << 20;
 pub struct Mapfile {
     /// In the output.
     pub finished: RangeSet,
-    /// Tried often enough.
+    /// Failed in a large read, and not tried in smaller pieces.
+    pub untrimmed: RangeSet,
+    /// Failed in smaller pieces, and not tried sector by sector.
+    pub unscraped: RangeSet,
+    /// Failed sector by sector.
     pub bad: RangeSet,
-    /// Tried, but not sector by sector.
-    pub skipped: RangeSet,
 }
 
 impl Mapfile {
@@ -103,8 +105,9 @@ impl Mapfile {
             end = area.end();
             match *status {
                 "+" => map.finished.insert(area),
+                "*" => map.untrimmed.insert(area),
+                "/" => map.unscraped.insert(area),
                 "-" => map.bad.insert(area),
-                "*" | "/" => map.skipped.insert(area),
                 "?" => {}
                 _ => return Err(wrong("no status of an area")),
             }
@@ -118,19 +121,24 @@ impl Mapfile {
         let mut text = concat!(
             "# Mapfile. Created by e2wire ",
             env!("CARGO_PKG_VERSION"),
-            "\n# + stored in the image, - bad, / left out among many errors, ",
-            "? not read\n",
+            "\n# + stored in the image, - bad sectors, * and / failed and not ",
+            "tried sector by sector, ? not read\n",
             "# current_pos  current_status  current_pass\n",
-            "0x00000000     +               1\n",
-            "#      pos        size  status\n",
         )
         .to_owned();
+        let next = match (&self.untrimmed, &self.unscraped) {
+            (untrimmed, _) if !untrimmed.is_empty() => '*',
+            (_, unscraped) if !unscraped.is_empty() => '/',
+            _ => '+',
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "0x00000000     {next}               1");
+        text.push_str("#      pos        size  status\n");
         let end = ByteOffset(length.0);
         let mut at = ByteOffset(0);
         while at < end {
             let (status, next) = self.status(at, end);
             let size = next.0.saturating_sub(at.0);
-            // Writing to a string does not fail.
             let _ = writeln!(text, "0x{:08X}  0x{size:08X}  {status}", at.0);
             at = next;
         }
@@ -139,8 +147,12 @@ impl Mapfile {
 
     /// The status at `at`, and where another begins.
     fn status(&self, at: ByteOffset, end: ByteOffset) -> (char, ByteOffset) {
-        let sets =
-            [(&self.finished, '+'), (&self.bad, '-'), (&self.skipped, '/')];
+        let sets = [
+            (&self.finished, '+'),
+            (&self.untrimmed, '*'),
+            (&self.unscraped, '/'),
+            (&self.bad, '-'),
+        ];
         let mut next = end;
         for (set, status) in sets {
             let Some(range) = set.first_from(at) else { continue };
@@ -213,7 +225,8 @@ mod tests {
         let mut map = Mapfile::default();
         map.finished.insert(range(0, 4096));
         map.bad.insert(range(4096, 512));
-        map.skipped.insert(range(8192, 1024));
+        map.unscraped.insert(range(8192, 1024));
+        map.untrimmed.insert(range(4608, 512));
         map.finished.insert(range(9216, 784));
         let text = map.text(ByteCount(10_000));
         assert_eq!(Mapfile::parse(&text), Ok(map));
@@ -229,7 +242,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(map.finished.iter().collect::<Vec<_>>(), [range(0, 8)]);
-        assert_eq!(map.skipped.iter().collect::<Vec<_>>(), [range(16, 32)]);
+        assert_eq!(map.untrimmed.iter().collect::<Vec<_>>(), [range(16, 16)]);
+        assert_eq!(map.unscraped.iter().collect::<Vec<_>>(), [range(32, 16)]);
         assert_eq!(map.bad.iter().collect::<Vec<_>>(), [range(48, 16)]);
     }
 

@@ -70,6 +70,8 @@ pub enum Phase {
     Search,
     /// Copying blocks in ascending order.
     Copy,
+    /// Trying again what was hard to read, when all else is there.
+    Retry,
     /// Computing and comparing digests.
     Verify,
     /// Writing to a device.

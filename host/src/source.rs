@@ -103,6 +103,41 @@ pub trait BlockSource: Sync {
         None
     }
 
+    /// Reads as [`Self::read_batch`] does, but with little patience: what is
+    /// hard to read is left out at once, as [`ReadFault::Skipped`], and
+    /// [`Self::strive`] comes back to it. A source without efforts is as
+    /// patient as ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    fn skim(&self, ranges: &[ByteRange], batch: &mut Batch) -> Result<()> {
+        self.read_batch(ranges, batch)
+    }
+
+    /// How many efforts [`Self::strive`] knows: every [`Effort`] below.
+    fn efforts(&self) -> u32 {
+        0
+    }
+
+    /// Tries what [`Self::skim`] left out of `ranges`, range by range, once
+    /// with `effort`; what had as much effort before is not touched. Tells
+    /// `tried` how many bytes were dealt with. False when there was nothing
+    /// to try.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`], and what `tried` answers.
+    fn strive(
+        &self,
+        ranges: &[ByteRange],
+        effort: Effort,
+        tried: &mut dyn FnMut(ByteCount) -> Result<()>,
+    ) -> Result<bool> {
+        let _ = (ranges, effort, tried);
+        Ok(false)
+    }
+
     /// How many threads a job may usefully have: one that takes what the
     /// others read by [`Self::read_batch`], or one that does both.
     fn readers(&self) -> usize {
@@ -223,6 +258,11 @@ pub trait Duplicates: Sync {
         within: &[ByteRange],
     ) -> Result<()>;
 }
+
+/// How hard a source tries what it left out at first: 0 in smaller pieces
+/// down to the sector, each further one once more.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Effort(pub u32);
 
 /// How urgent something is that will be read.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

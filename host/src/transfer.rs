@@ -76,6 +76,8 @@ pub enum Stored {
     Zero(RangeRecord),
     /// Nothing of them could be read.
     Hole(ReadFault),
+    /// Hard to read, all of them or parts: left out for now.
+    Postponed,
 }
 
 impl Sweep<'_> {
@@ -91,6 +93,20 @@ impl Sweep<'_> {
         ranges: &[ByteRange],
         each: &mut dyn FnMut(Part<'_>) -> Result<()>,
     ) -> Result<Findings> {
+        self.pass(Patience::Full, ranges, each)
+    }
+
+    /// The same with so much patience.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`].
+    pub fn pass(
+        &self,
+        patience: Patience,
+        ranges: &[ByteRange],
+        each: &mut dyn FnMut(Part<'_>) -> Result<()>,
+    ) -> Result<Findings> {
         let shards = Shards::new(ranges);
         // The calling thread is one of them: it has the writing to do.
         let threads = self.source.readers().min(shards.len());
@@ -99,17 +115,19 @@ impl Sweep<'_> {
             let mut load = Load::default();
             for index in 0..shards.len() {
                 self.stop.check()?;
-                load.fill(self, shards.get(index))?;
+                load.fill(self, patience, shards.get(index))?;
                 load.deliver(each)?;
                 findings.join(std::mem::take(&mut load.findings));
             }
             return Ok(findings);
         }
-        self.run_threads(&shards, threads.saturating_sub(1), each)
+        let workers = threads.saturating_sub(1);
+        self.run_threads(patience, &shards, workers, each)
     }
 
     fn run_threads(
         &self,
+        patience: Patience,
         shards: &Shards,
         workers: usize,
         each: &mut dyn FnMut(Part<'_>) -> Result<()>,
@@ -121,6 +139,7 @@ impl Sweep<'_> {
         }
         let line = Line {
             sweep: self,
+            patience,
             shards,
             next: AtomicUsize::new(0),
             over: AtomicBool::new(false),
@@ -176,9 +195,19 @@ impl Sweep<'_> {
     }
 }
 
+/// How a pass deals with what is hard to read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Patience {
+    /// It tries all that the source knows.
+    Full,
+    /// It [postpones](Stored::Postponed) it.
+    Little,
+}
+
 /// What the workers of one sweep share.
 struct Line<'a> {
     sweep: &'a Sweep<'a>,
+    patience: Patience,
     shards: &'a Shards,
     next: AtomicUsize,
     over: AtomicBool,
@@ -198,7 +227,8 @@ impl Line<'_> {
             if index >= self.shards.len() || self.over.load(Ordering::Relaxed) {
                 return;
             }
-            let result = load.fill(self.sweep, self.shards.get(index));
+            let shard = self.shards.get(index);
+            let result = load.fill(self.sweep, self.patience, shard);
             if full.send((index, result.map(|()| load))).is_err() {
                 return;
             }
@@ -219,14 +249,22 @@ struct Load {
 }
 
 impl Load {
-    fn fill(&mut self, sweep: &Sweep<'_>, shard: &[ByteRange]) -> Result<()> {
-        sweep.source.read_batch(shard, &mut self.batch)?;
+    fn fill(
+        &mut self,
+        sweep: &Sweep<'_>,
+        patience: Patience,
+        shard: &[ByteRange],
+    ) -> Result<()> {
+        match patience {
+            Patience::Full => sweep.source.read_batch(shard, &mut self.batch),
+            Patience::Little => sweep.source.skim(shard, &mut self.batch),
+        }?;
         self.stretches.clear();
         self.counts.clear();
         if let Some(size) = sweep.blocks {
             for filled in self.batch.filled() {
                 let before = self.stretches.len();
-                stretch(&filled, size, &mut self.stretches);
+                stretch(&filled, size, patience, &mut self.stretches);
                 self.counts.push(self.stretches.len() - before);
                 if let Some(checks) = sweep.checks {
                     let made = self.stretches.iter().skip(before);
@@ -261,17 +299,22 @@ impl Load {
 }
 
 /// Cuts what was read into stretches of blocks.
-fn stretch(filled: &Filled<'_>, size: BlockSize, into: &mut Vec<Stretch>) {
+fn stretch(
+    filled: &Filled<'_>,
+    size: BlockSize,
+    patience: Patience,
+    into: &mut Vec<Stretch>,
+) {
     let first = size.block_of(filled.range.start());
     let blocks = filled.bytes.len() / size.bytes();
     let mut at = 0;
     while at < blocks {
-        let fault = lost(filled, size, at);
+        let lost = loss(filled, size, patience, at);
         let mut end = at + 1;
         if filled.faults.is_empty() {
             end = blocks;
         }
-        while end < blocks && lost(filled, size, end) == fault {
+        while end < blocks && loss(filled, size, patience, end) == lost {
             end += 1;
         }
         let bytes = at * size.bytes()..end * size.bytes();
@@ -280,8 +323,9 @@ fn stretch(filled: &Filled<'_>, size: BlockSize, into: &mut Vec<Stretch>) {
         if let Some(run) = first.and_then(|f| BlockRun::new(f, count)) {
             let record =
                 || RangeRecord::of(run, size, &filled.bytes[bytes.clone()]);
-            let what = match fault {
-                Some(fault) => Stored::Hole(fault),
+            let what = match lost {
+                Some(Loss::Postponed) => Stored::Postponed,
+                Some(Loss::Hole(fault)) => Stored::Hole(fault),
                 None if filled.zero => Stored::Zero(record()),
                 None => Stored::Bytes(record()),
             };
@@ -299,7 +343,7 @@ fn check(
     checks: &Checks,
     findings: &mut Findings,
 ) {
-    if matches!(stretch.what, Stored::Hole(_)) {
+    if matches!(stretch.what, Stored::Hole(_) | Stored::Postponed) {
         return;
     }
     let bytes = &filled.bytes[stretch.bytes.clone()];
@@ -323,17 +367,36 @@ fn check(
     }
 }
 
-/// Why nothing of block `index` of the range could be read, if that is so.
-fn lost(
+/// What became of a block that is not stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Loss {
+    Hole(ReadFault),
+    Postponed,
+}
+
+/// Why block `index` of the range is not stored, if that is so.
+fn loss(
     filled: &Filled<'_>,
     size: BlockSize,
+    patience: Patience,
     index: usize,
-) -> Option<ReadFault> {
+) -> Option<Loss> {
     if filled.faults.is_empty() {
         return None;
     }
     let start = filled.range.start().0 + (index * size.bytes()) as u64;
     let end = start + size.bytes_u64();
+    if patience == Patience::Little {
+        let mut faults = filled.faults.iter();
+        let is_hard = faults.any(|(bad, fault)| {
+            *fault == ReadFault::Skipped
+                && bad.start().0 < end
+                && bad.end().0 > start
+        });
+        if is_hard {
+            return Some(Loss::Postponed);
+        }
+    }
     let mut reached = start;
     for (bad, _) in filled.faults {
         if bad.start().0 <= reached && bad.end().0 > reached {
@@ -341,7 +404,7 @@ fn lost(
         }
     }
     let why = filled.faults.iter().find(|(bad, _)| bad.end().0 > start);
-    (reached >= end).then(|| why.map(|(_, fault)| *fault)).flatten()
+    why.filter(|_| reached >= end).map(|(_, fault)| Loss::Hole(*fault))
 }
 
 /// Ranges cut at mebibytes and grouped into work for one batch each.
@@ -514,7 +577,9 @@ mod tests {
                                 &part.filled.bytes[stretch.bytes.clone()];
                             assert_eq!(bytes[0], stretch.run.first().0 as u8);
                         }
-                        Stored::Zero(_) => unreachable!(),
+                        Stored::Zero(_) | Stored::Postponed => {
+                            unreachable!()
+                        }
                     }
                 }
                 Ok(())

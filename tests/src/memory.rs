@@ -47,6 +47,7 @@ pub fn drive(bytes: &[u8], options: WalkOptions) -> Result<Walked> {
                 }
             }
             Step::Restart => findings = Findings::default(),
+            Step::Waiting => walker.resume(true),
             Step::Done => {
                 let mut walk = walker.finish()?;
                 walk.add_findings(findings);

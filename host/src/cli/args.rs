@@ -393,6 +393,21 @@ pub struct ImageArgs {
     #[arg(long, value_name = "FILE", help_heading = "Damaged devices")]
     pub map: Option<PathBuf>,
 
+    /// Passes over sectors that stay bad, at the end: 0 to 100 [default: 1]
+    ///
+    /// What is hard to read is left alone until all else is copied; then it is
+    /// tried in pieces of 4 KiB, then sector by sector, the most important
+    /// first, and at last N times more, every other time backwards. With
+    /// this option these passes also try what a mapfile of an earlier run
+    /// lists as bad.
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Damaged devices",
+        value_parser = clap::value_parser!(u32).range(0..=100)
+    )]
+    pub retries: Option<u32>,
+
     /// Also when the filesystem is mounted read/write
     ///
     /// It changes while it is read, so the image may contradict itself.

@@ -283,6 +283,7 @@ fn image(args: ImageArgs, target: &Target) -> Result<ImageRequest> {
         no_manifest: args.out.no_manifest,
         no_sync: args.out.no_sync,
         map: args.map,
+        retries: args.retries,
         source_offset: args.selection.source_offset,
         dest_offset: args.dest_offset,
     })

@@ -1,8 +1,11 @@
 //! Walks a source and hands what the walk selects to a sink: the heart of
 //! `image`, and the reading half of `plan`, `verify` and `convert`.
 
+mod retries;
+
 use std::collections::BTreeMap;
 
+use self::retries::Feed;
 use crate::block_set::BlockSet;
 use crate::commands::duplicates::JournalGuess;
 use crate::commands::holes::LostBlocks;
@@ -13,11 +16,9 @@ use crate::ext::{
 };
 use crate::image::{ImagePlan, ImageSink, WriteOrder};
 use crate::observer::{Event, Observer, Phase};
-use crate::source::{
-    BlockSource, Found, Priority, ReadFault, Search, SourceKind,
-};
+use crate::source::{BlockSource, Found, Payload, Priority, ReadFault, Search};
 use crate::stop::Stop;
-use crate::transfer::{Part, Stored, Sweep, byte_ranges};
+use crate::transfer::{Part, Patience, Stored, Stretch, Sweep, byte_ranges};
 use crate::units::{
     BlockCount, BlockNumber, BlockRun, BlockSize, ByteCount, ByteOffset,
     ByteRange,
@@ -55,7 +56,14 @@ pub struct Capture<'a> {
     findings: Findings,
     /// What a walk of a source behind a line has announced and not read.
     announced: Vec<ByteRange>,
+    /// Selected blocks that are hard to read: to be stored later.
+    postponed: BlockSet,
+    /// What these have to be.
+    postponed_checks: Checks,
+    phase: Option<Phase>,
     done: ByteCount,
+    /// How much of what was postponed was tried again.
+    tried: ByteCount,
 }
 
 /// What could not be read.
@@ -99,6 +107,8 @@ pub struct Captured {
     pub content: Digest,
     /// What could not be read.
     pub losses: Losses,
+    /// What came only when it was tried again; filled in by whoever tried.
+    pub recovered: ByteCount,
     /// What these were for; filled in by whoever asks.
     pub holes: Vec<LostBlocks>,
     /// Blocks of the superblock, the descriptors or the journal's superblock
@@ -125,7 +135,11 @@ impl<'a> Capture<'a> {
             checks: Vec::new(),
             findings: Findings::default(),
             announced: Vec::new(),
+            postponed: BlockSet::new(),
+            postponed_checks: Checks::default(),
+            phase: None,
             done: ByteCount(0),
+            tried: ByteCount(0),
         }
     }
 
@@ -140,7 +154,6 @@ impl<'a> Capture<'a> {
         mut walker: Walker,
         mut sink: Option<&mut (dyn ImageSink + 's)>,
     ) -> Result<Walk> {
-        self.observer.event(&Event::Phase(Phase::Walk));
         let mut begun = false;
         loop {
             match walker.next_step()? {
@@ -148,6 +161,7 @@ impl<'a> Capture<'a> {
                     self.search(level, &mut walker)?;
                 }
                 Step::Read(level) => {
+                    self.enter(Phase::Walk);
                     let feed = match (&mut sink, walker.geometry()) {
                         (Some(sink), Some(geometry)) if !level.probe => {
                             if !begun {
@@ -155,24 +169,39 @@ impl<'a> Capture<'a> {
                                 sink.begin(&plan)?;
                                 begun = true;
                             }
-                            Some((&mut **sink, geometry.block_size))
+                            Some(&mut **sink)
                         }
                         _ => None,
                     };
-                    self.read_level(level, &mut walker, feed)?;
+                    self.read_level(&level, &mut walker, feed)?;
                 }
                 Step::Restart => {
                     begun = false;
                     self.start_over();
                 }
+                Step::Waiting => {
+                    let size = walker.geometry().map(|g| g.block_size);
+                    if let Some(size) = size {
+                        self.read_announced(size, sink.as_deref_mut())?;
+                    }
+                    let sink = sink.as_deref_mut();
+                    let leads_on = self.strive(&mut walker, sink)?;
+                    walker.resume(!leads_on);
+                }
                 Step::Done => break,
             }
         }
-        if let (Some(sink), Some(geometry)) = (&mut sink, walker.geometry()) {
-            let size = geometry.block_size;
-            self.read_announced(&mut Some((&mut **sink, size)))?;
+        let size = walker.geometry().map(|geometry| geometry.block_size);
+        if let (Some(sink), Some(size)) = (&mut sink, size) {
+            self.read_announced(size, Some(&mut **sink))?;
+        }
+        if !self.postponed.is_empty() {
+            self.strive(&mut walker, sink.as_deref_mut())?;
         }
         let mut walk = walker.finish()?;
+        if let Some(sink) = &mut sink {
+            self.give_up(&walk, &mut **sink)?;
+        }
         walk.add_findings(std::mem::take(&mut self.findings));
         if let Some(sink) = sink {
             self.leave_out(&walk, sink)?;
@@ -183,7 +212,7 @@ impl<'a> Capture<'a> {
     /// Reads what may be what the walk seeks: all of the level, unless the
     /// source can tell what is worth reading.
     fn search(&mut self, level: Level, walker: &mut Walker) -> Result<()> {
-        self.observer.event(&Event::Phase(Phase::Search));
+        self.enter(Phase::Search);
         let bytes = level.ranges.iter().map(|range| range.length().0).sum();
         let total = ByteCount(bytes);
         let found = match &level.sought {
@@ -196,11 +225,9 @@ impl<'a> Capture<'a> {
             })?,
             None => None,
         };
-        let observer = self.observer;
-        let walk_on = || observer.event(&Event::Phase(Phase::Walk));
         let Some(Found { places, ended }) = found else {
-            self.read_level(level, walker, None)?;
-            walk_on();
+            self.read_level(&level, walker, None)?;
+            self.enter(Phase::Walk);
             return Ok(());
         };
         if let Some(why) = ended {
@@ -212,8 +239,8 @@ impl<'a> Capture<'a> {
                 ),
             });
         }
-        walk_on();
-        self.read_level(Level { ranges: places, ..level }, walker, None)
+        self.enter(Phase::Walk);
+        self.read_level(&Level { ranges: places, ..level }, walker, None)
     }
 
     /// Walks the source to the end and has everything that is selected
@@ -223,8 +250,8 @@ impl<'a> Capture<'a> {
     ///
     /// As [`Self::walk`].
     pub fn fetch(&mut self, walker: Walker) -> Result<()> {
-        self.walk(walker, None)?;
-        self.read_announced(&mut None)?;
+        let walk = self.walk(walker, None)?;
+        self.read_announced(walk.geometry.block_size, None)?;
         self.start_over();
         Ok(())
     }
@@ -273,7 +300,7 @@ impl<'a> Capture<'a> {
         walk: &mut Walk,
         sink: &mut dyn ImageSink,
     ) -> Result<()> {
-        self.observer.event(&Event::Phase(Phase::Copy));
+        self.enter(Phase::Copy);
         let checks = Checks::join(std::mem::take(&mut self.checks));
         let whole = sink.order() == WriteOrder::Ascending;
         let plan =
@@ -309,7 +336,16 @@ impl<'a> Capture<'a> {
         self.checks.clear();
         self.findings = Findings::default();
         self.announced.clear();
+        self.postponed = BlockSet::new();
+        self.postponed_checks = Checks::default();
         self.done = ByteCount(0);
+        self.tried = ByteCount(0);
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        if self.phase.replace(phase) != Some(phase) {
+            self.observer.event(&Event::Phase(phase));
+        }
     }
 
     /// Computes what is still unknown and looks whether the source changed.
@@ -318,7 +354,7 @@ impl<'a> Capture<'a> {
     ///
     /// When the source fails.
     pub fn finish(mut self, walk: &Walk) -> Result<Captured> {
-        self.observer.event(&Event::Phase(Phase::Verify));
+        self.enter(Phase::Verify);
         let size = walk.geometry.block_size;
         let collector = std::mem::take(&mut self.collector);
         let mut known = collector.finish(&self.stored, size);
@@ -345,8 +381,15 @@ impl<'a> Capture<'a> {
         };
         let changed = self.changed(walk, &records)?;
         let stored = std::mem::take(&mut self.stored);
-        let holes = Vec::new();
-        Ok(Captured { stored, records, content, losses, holes, changed })
+        Ok(Captured {
+            stored,
+            records,
+            content,
+            losses,
+            recovered: ByteCount(0),
+            holes: Vec::new(),
+            changed,
+        })
     }
 
     /// Which of the few blocks that every change of a filesystem touches
@@ -387,7 +430,7 @@ impl<'a> Capture<'a> {
             Stored::Bytes(record) | Stored::Zero(record) => {
                 Some((record, part.filled.bytes.get(stretch.bytes.clone())?))
             }
-            Stored::Hole(_) => None,
+            Stored::Hole(_) | Stored::Postponed => None,
         });
         known
             .map(|(record, bytes)| {
@@ -403,64 +446,31 @@ impl<'a> Capture<'a> {
             .collect()
     }
 
-    fn read_level<'s>(
+    /// Reads what is easy to read of what was put off: for the sink, or so
+    /// that it is here.
+    fn read_announced(
         &mut self,
-        level: Level,
-        walker: &mut Walker,
-        mut feed: Option<(&mut (dyn ImageSink + 's), BlockSize)>,
-    ) -> Result<()> {
-        let is_remote = self.source.facts().kind == SourceKind::Remote;
-        let is_journal = !level.journal.is_empty();
-        if let (Some(geometry), true) = (walker.geometry(), is_journal) {
-            let size = geometry.block_size;
-            self.read_announced(&mut feed)?;
-            self.prepare_journal(&level.journal, size)?;
-        }
-        let Some((sink, size)) = &mut feed else {
-            self.source.expect(&level.payload, Priority::Payload);
-            if self.source.duplicates().is_some() {
-                self.announced.extend(&level.payload);
-            }
-            self.checks.push(level.checks);
-            return self.sweep(&level.ranges, None, &mut |_, part| {
-                supply(walker, &part);
-                Ok(())
-            });
-        };
-        // Behind a line the walk goes on while the rest is on its way.
-        let puts_off = is_remote && sink.order() == WriteOrder::Any;
-        let (wanted, checks) = if puts_off && !is_journal {
-            self.source.expect(&level.payload, Priority::Payload);
-            self.announced.extend(&level.payload);
-            self.checks.push(level.checks);
-            (level.ranges, Checks::default())
-        } else {
-            (merge(&level.ranges, &level.payload), level.checks)
-        };
-        let layout = Layout { size: *size, checks: Some(&checks) };
-        self.sweep(&wanted, Some(layout), &mut |capture, part| {
-            supply(walker, &part);
-            capture.store(&part, *size, *sink)
-        })
-    }
-
-    /// Reads what was put off: for the sink, or so that it is here.
-    fn read_announced<'s>(
-        &mut self,
-        feed: &mut Option<(&mut (dyn ImageSink + 's), BlockSize)>,
+        size: BlockSize,
+        feed: Feed<'_, '_>,
     ) -> Result<()> {
         let announced = merge(&std::mem::take(&mut self.announced), &[]);
-        let Some((sink, size)) = feed else {
-            return self.sweep(&announced, None, &mut |_, _| Ok(()));
+        let Some(sink) = feed else {
+            return self.skim(&announced, None, Some(size), &mut |_, _| Ok(()));
         };
         let checks = Checks::join(std::mem::take(&mut self.checks));
-        let layout = Layout { size: *size, checks: Some(&checks) };
-        self.sweep(&announced, Some(layout), &mut |capture, part| {
-            capture.store(&part, *size, *sink)
-        })
+        let layout = Layout { size, checks: Some(&checks) };
+        self.skim(
+            &announced,
+            Some(layout),
+            Some(size),
+            &mut |capture, part| capture.store(&part, size, sink),
+        )?;
+        self.keep_checks(checks);
+        Ok(())
     }
 
-    /// All of the image but its journal is here: finds out how little of the journal has to be fetched, and fetches that.
+    /// All of the image but its journal is here: finds out how little of the
+    /// journal has to be fetched, and fetches that.
     fn prepare_journal(
         &mut self,
         journal: &[Traced],
@@ -473,12 +483,39 @@ impl<'a> Capture<'a> {
         let Some(guess) = JournalGuess::new(source, size, journal)? else {
             return Ok(());
         };
-        self.sweep(guess.rest(), None, &mut |_, _| Ok(()))?;
+        self.skim(guess.rest(), None, Some(size), &mut |_, _| Ok(()))?;
         guess.take_over()
     }
 
+    /// Reads `wanted`, however hard that is.
     fn sweep(
         &mut self,
+        wanted: &[ByteRange],
+        layout: Option<Layout<'_>>,
+        each: &mut dyn FnMut(&mut Self, Part<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.go_over(Patience::Full, wanted, layout, each)
+    }
+
+    /// Reads what is easy to read of `wanted`, once the size of blocks is
+    /// known.
+    fn skim(
+        &mut self,
+        wanted: &[ByteRange],
+        layout: Option<Layout<'_>>,
+        size: Option<BlockSize>,
+        each: &mut dyn FnMut(&mut Self, Part<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let patience = match size {
+            Some(_) if self.source.efforts() > 0 => Patience::Little,
+            _ => Patience::Full,
+        };
+        self.go_over(patience, wanted, layout, each)
+    }
+
+    fn go_over(
+        &mut self,
+        patience: Patience,
         wanted: &[ByteRange],
         layout: Option<Layout<'_>>,
         each: &mut dyn FnMut(&mut Self, Part<'_>) -> Result<()>,
@@ -486,13 +523,8 @@ impl<'a> Capture<'a> {
         let bytes: u64 = wanted.iter().map(|range| range.length().0).sum();
         let total = ByteCount(self.done.0.saturating_add(bytes));
         self.source.expect(wanted, Priority::Structure);
-        let sweep = Sweep {
-            source: self.source,
-            stop: self.stop,
-            blocks: layout.map(|layout| layout.size),
-            checks: layout.and_then(|layout| layout.checks),
-        };
-        let findings = sweep.run(wanted, &mut |part| {
+        let sweep = self.sweep_of(layout);
+        let findings = sweep.pass(patience, wanted, &mut |part| {
             let length = part.filled.range.length();
             each(self, part)?;
             self.done.0 = self.done.0.saturating_add(length.0);
@@ -501,6 +533,18 @@ impl<'a> Capture<'a> {
         })?;
         self.findings.join(findings);
         Ok(())
+    }
+
+    fn sweep_of<'l>(&self, layout: Option<Layout<'l>>) -> Sweep<'l>
+    where
+        'a: 'l,
+    {
+        Sweep {
+            source: self.source,
+            stop: self.stop,
+            blocks: layout.map(|layout| layout.size),
+            checks: layout.and_then(|layout| layout.checks),
+        }
     }
 
     fn store(
@@ -526,24 +570,46 @@ impl<'a> Capture<'a> {
                     sink.stored(record, true)?;
                 }
                 Stored::Hole(fault) => self.lose(run, *fault, sink)?,
+                Stored::Postponed => {
+                    self.postponed.insert_run(run);
+                    continue;
+                }
             }
-        }
-        for &(bad, _) in part.filled.faults {
-            self.losses.add_bytes(bad.length());
-            let partly = bad.start().0 % size.bytes_u64() != 0
-                || bad.end().0 % size.bytes_u64() != 0;
-            if partly && self.losses.sectors.len() < SECTORS_MAX {
-                self.losses.sectors.push(bad);
-            }
+            self.count_losses(part, stretch, size);
         }
         Ok(())
+    }
+
+    /// Counts what could not be read of a stretch.
+    fn count_losses(
+        &mut self,
+        part: &Part<'_>,
+        stretch: &Stretch,
+        size: BlockSize,
+    ) {
+        let Some(place) = stretch.run.bytes(size) else { return };
+        let is_hole = matches!(stretch.what, Stored::Hole(_));
+        for (bad, _) in part.filled.faults {
+            let start = bad.start().max(place.start());
+            let lost = ByteRange::between(start, bad.end().min(place.end()));
+            let Some(lost) = lost.filter(|lost| !lost.is_empty()) else {
+                continue;
+            };
+            self.losses.add_bytes(lost.length());
+            if !is_hole && self.losses.sectors.len() < SECTORS_MAX {
+                self.losses.sectors.push(lost);
+            }
+        }
     }
 }
 
 /// Hands a part to the walker, which looks only at what it asked for.
 fn supply(walker: &mut Walker, part: &Part<'_>) {
     for piece in part.filled.pieces() {
-        walker.supply(piece);
+        // What is left out may come later; what never came is lost.
+        if !matches!(piece.what, Payload::Unreadable(_, ReadFault::Skipped)) {
+            walker.supply(piece);
+        }
     }
 }
 

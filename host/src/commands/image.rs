@@ -21,7 +21,7 @@ use crate::mapfile::Mapfile;
 use crate::observer::{Event, Observer};
 use crate::range_set::RangeSet;
 use crate::remote::target::Target;
-use crate::rescue::Rescue;
+use crate::rescue::{BadAreas, Rescue};
 use crate::source::{BlockSource, SourceFacts};
 use crate::spool::{Identity, InPlace, Resumed, SharedStore, Spool};
 use crate::stop::Stop;
@@ -214,8 +214,12 @@ impl Job<'_> {
         source: &dyn BlockSource,
         sink: &mut dyn ImageSink,
     ) -> Result<(Walk, Captured)> {
-        let rescue = Rescue::new(source, self.known_bad());
-        let made = self.capture(&rescue, sink);
+        let retries = self.request.retries;
+        let rescue = Rescue::resumed(source, self.known(), retries);
+        let mut made = self.capture(&rescue, sink);
+        if let Ok((_, captured)) = &mut made {
+            captured.recovered = rescue.recovered();
+        }
         if let Some(path) = &self.request.map {
             let map = self.mapped(&rescue, made.as_ref().ok());
             let facts = source.facts();
@@ -272,16 +276,23 @@ impl Job<'_> {
         self.request.source_offset.0
     }
 
-    /// What the map calls bad, in addresses of the filesystem.
-    fn known_bad(&self) -> RangeSet {
-        let mut known = RangeSet::new();
-        for bad in self.map.bad.iter() {
-            let end = bad.end().0.saturating_sub(self.start());
-            let start = bad.start().0.saturating_sub(self.start());
-            let part = ByteRange::between(ByteOffset(start), ByteOffset(end));
-            known.extend(part);
+    /// What earlier runs know, in addresses of the filesystem.
+    fn known(&self) -> BadAreas {
+        let moved = |set: &RangeSet| {
+            let before =
+                |at: ByteOffset| ByteOffset(at.0.saturating_sub(self.start()));
+            let parts = set.iter();
+            parts
+                .filter_map(|part| {
+                    ByteRange::between(before(part.start()), before(part.end()))
+                })
+                .collect()
+        };
+        BadAreas {
+            untrimmed: moved(&self.map.untrimmed),
+            unscraped: moved(&self.map.unscraped),
+            bad: moved(&self.map.bad),
         }
-        known
     }
 
     /// What is known of the device now: what is in the image, and what could
@@ -295,31 +306,32 @@ impl Job<'_> {
             let start = range.start().0.checked_add(self.start())?;
             ByteRange::new(ByteOffset(start), range.length())
         };
+        let moved = |set: &RangeSet| -> RangeSet {
+            set.iter().filter_map(on_device).collect()
+        };
         let areas = rescue.bad_areas();
         let mut map = Mapfile {
             finished: RangeSet::new(),
-            bad: areas.bad.iter().filter_map(on_device).collect(),
-            skipped: areas.skipped.iter().filter_map(on_device).collect(),
+            untrimmed: moved(&areas.untrimmed),
+            unscraped: moved(&areas.unscraped),
+            bad: moved(&areas.bad),
         };
         if let Some((walk, captured)) = made {
             let runs = captured.stored.runs();
             let stored = byte_ranges(runs, walk.geometry.block_size);
             map.finished.extend(stored.into_iter().filter_map(on_device));
         }
-        for bad in map.bad.iter().chain(map.skipped.iter()) {
-            map.finished.remove(bad);
-        }
-        for (old, is_bad) in [(&self.map.bad, true), (&self.map.skipped, false)]
-        {
-            for range in old.iter().flat_map(|r| map.finished.missing(r)) {
-                match is_bad {
-                    true => map.bad.insert(range),
-                    false => map.skipped.extend(map.bad.missing(range)),
-                }
+        for failed in [&map.untrimmed, &map.unscraped, &map.bad] {
+            for part in failed.iter() {
+                map.finished.remove(part);
             }
         }
-        for bad in map.bad.iter() {
-            map.skipped.remove(bad);
+        // Before the filesystem nothing was read in this run.
+        let before = ByteOffset(self.start());
+        if let Some(before) = ByteRange::between(ByteOffset(0), before) {
+            map.untrimmed.extend(self.map.untrimmed.within(before));
+            map.unscraped.extend(self.map.unscraped.within(before));
+            map.bad.extend(self.map.bad.within(before));
         }
         map
     }
@@ -482,10 +494,19 @@ const HOLES_TOLD: usize = 20;
 
 fn describe_losses(report: Report, captured: &Captured) -> Report {
     let losses = &captured.losses;
+    let mut report = report;
+    if captured.recovered.0 > 0 {
+        report = report
+            .line(format!(
+                "{} came only when tried again.",
+                text::count(captured.recovered.0, "byte"),
+            ))
+            .fact("recovered_bytes", captured.recovered.0);
+    }
     if losses.is_empty() {
         return report;
     }
-    let mut report = report
+    report = report
         .line(format!(
             "{} could not be read: {} left out as holes, {} with zeros \
              in blocks of which the rest was read.",

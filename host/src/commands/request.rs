@@ -84,6 +84,9 @@ pub struct ImageRequest {
     /// A mapfile of ddrescue: bad areas in it are not read, and what was read
     /// and what not is written to it.
     pub map: Option<PathBuf>,
+    /// How many passes over bad sectors in the end, and if it was asked for,
+    /// also over those that the map calls bad.
+    pub retries: Option<u32>,
     /// Where the filesystem starts on the device.
     pub source_offset: ByteOffset,
     /// Where the filesystem starts in the output.

@@ -97,12 +97,16 @@ impl Assembler {
     }
 
     /// Ends the level: `each` gets what arrived in part, and every wanted
-    /// block that never came as lost.
+    /// block that never came as lost, but nothing of `postponed`.
     pub(super) fn end(
         &mut self,
+        postponed: &BlockSet,
         mut each: impl FnMut(BlockNumber, BlockBytes<'_>),
     ) {
-        let mut partial: Vec<_> = self.partial.drain().collect();
+        let partial = self.partial.drain();
+        let mut partial: Vec<_> = partial
+            .filter(|(block, _)| !postponed.contains(BlockNumber(*block)))
+            .collect();
         partial.sort_unstable_by_key(|(block, _)| *block);
         for (block, part) in partial {
             self.seen.insert(BlockNumber(block));
@@ -111,6 +115,7 @@ impl Assembler {
         }
         let mut lost: BlockSet = self.wanted.drain(..).collect();
         lost.subtract(&self.seen);
+        lost.subtract(postponed);
         for run in lost.runs() {
             for block in run.first().0..run.end().0 {
                 each(
@@ -169,6 +174,7 @@ impl Assembler {
         if !self.seen.insert(number) {
             return;
         }
+        self.partial.remove(&block);
         match what {
             Payload::Bytes(bytes) => {
                 let slice = slice_of(bytes, range.start(), whole);

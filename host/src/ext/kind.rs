@@ -77,6 +77,38 @@ kinds! {
     Data = "data",
 }
 
+impl BlockKind {
+    /// Every kind, in the order in which a disk that dies shall be asked for
+    /// it: first what leads to the most other blocks, then what nothing can
+    /// be made up from, last what e2fsck builds anew or has copies of.
+    pub const BY_IMPORTANCE: &'static [Self] = &[
+        Self::Superblock,
+        Self::Descriptors,
+        Self::InodeTable,
+        Self::Map,
+        Self::Directory,
+        Self::Journal,
+        Self::XattrInode,
+        Self::Xattr,
+        Self::Symlink,
+        Self::OrphanFile,
+        Self::BlockBitmap,
+        Self::InodeBitmap,
+        Self::Quota,
+        Self::Mmp,
+        Self::Translator,
+        Self::BackupSuperblock,
+        Self::BackupDescriptors,
+        Self::ReservedDescriptors,
+        Self::Data,
+    ];
+}
+
+const _: () = assert!(
+    BlockKind::BY_IMPORTANCE.len() == BlockKind::ALL.len(),
+    "every kind has its place"
+);
+
 impl fmt::Display for BlockKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

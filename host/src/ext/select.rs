@@ -284,6 +284,12 @@ impl Marks {
         Delivery { fresh, again, payload, is_journal: self.released_journal }
     }
 
+    /// The blocks of one kind so far.
+    pub(super) fn of_kind(&mut self, kind: BlockKind) -> BlockSet {
+        self.flush();
+        self.kinds.get(kind.index()).cloned().unwrap_or_default()
+    }
+
     /// The blocks of each kind, in the order of [`BlockKind::ALL`].
     pub(super) fn into_kinds(mut self) -> Vec<(BlockKind, BlockSet)> {
         self.flush();

@@ -107,6 +107,10 @@ pub enum Step {
     /// The walk has learned something that changes what it selected: throw
     /// the output away and go on asking, it begins anew.
     Restart,
+    /// Nothing more can be found without what was
+    /// [postponed](crate::ext::Walker::postpone): ask for it again
+    /// ([`Walker::resume`](crate::ext::Walker::resume)).
+    Waiting,
     /// Nothing more.
     Done,
 }
@@ -134,6 +138,11 @@ pub struct Level {
     /// The stretches of the journal by their place in it, where `payload` is
     /// the journal and nothing else.
     pub journal: Vec<Traced>,
+    /// The walk can go on without what of `ranges` is hard to read: it may be
+    /// [postponed](crate::ext::Walker::postpone).
+    pub can_wait: bool,
+    /// `ranges` were in a level before, and postponed.
+    pub retried: bool,
 }
 
 /// The shape of a filesystem, from a superblock that has been checked.

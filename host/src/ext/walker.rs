@@ -4,6 +4,7 @@
 //! The walker owns no source. It says what it needs ([`Walker::next_step`]),
 //! is fed ([`Walker::supply`]), and answers in the end ([`Walker::finish`]).
 
+use self::later::Later;
 use super::assemble::{Assembler, BlockBytes};
 use super::careful::{Careful, SlowWalk, Suspect};
 use super::checks::Checks;
@@ -19,7 +20,8 @@ use super::tables::Tables;
 use crate::block_set::BlockSet;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ext::{
-    Geometry, Group, Level, Scope, Selection, Step, Walk, WalkOptions,
+    BlockKind, Geometry, Group, Level, Scope, Selection, Step, Walk,
+    WalkOptions,
 };
 use crate::source::Piece;
 use crate::units::{
@@ -44,6 +46,11 @@ pub struct Walker {
     groups: Vec<Group>,
     restarts: u32,
     watch: Option<BlockSet>,
+    later: Later,
+    /// No table or map is missing that can be had.
+    has_all: bool,
+    /// What a replay needs was looked for.
+    has_log: bool,
 }
 
 /// What the blocks of the current level are.
@@ -74,6 +81,8 @@ enum Phase {
     Again(Box<Superblock>, Careful),
     /// Only a journal that comes last is left.
     Held,
+    /// Nothing more can be found without what was postponed.
+    Later,
     Rest,
     Done,
 }
@@ -83,6 +92,7 @@ enum Advance {
     /// These blocks are looked into next.
     Look(BlockSet),
     Restart,
+    Wait,
     Done,
 }
 
@@ -100,6 +110,9 @@ impl Walker {
             groups: Vec::new(),
             restarts: 0,
             watch: None,
+            later: Later::default(),
+            has_all: false,
+            has_log: false,
         }
     }
 
@@ -140,6 +153,7 @@ impl Walker {
             let wanted = match self.advance()? {
                 Advance::Look(wanted) => wanted,
                 Advance::Restart => return Ok(Step::Restart),
+                Advance::Wait => return Ok(Step::Waiting),
                 Advance::Done => return Ok(Step::Done),
             };
             if let Some(level) = self.begin_level(&wanted) {
@@ -155,6 +169,33 @@ impl Walker {
         self.assembler.supply(piece, |block, bytes| {
             look(phase, scan, descriptors, block, bytes);
         });
+    }
+
+    /// These blocks of the level that was asked for last cannot be read at
+    /// once: the walk goes on without them as far as it can, if the level
+    /// [can wait](Level::can_wait).
+    pub fn postpone(&mut self, blocks: &BlockSet) {
+        if self.later.can_wait(&self.phase) {
+            self.later.postpone(blocks);
+        }
+    }
+
+    /// What was postponed, once the walk is [waiting](Step::Waiting).
+    #[must_use]
+    pub fn postponed(&self) -> BlockSet {
+        self.later.blocks()
+    }
+
+    /// Asks again for what was postponed. The `last` time what cannot be read
+    /// is lost.
+    pub fn resume(&mut self, last: bool) {
+        self.later.resume(last);
+    }
+
+    /// The blocks of one kind that were found so far.
+    pub fn of_kind(&mut self, kind: BlockKind) -> BlockSet {
+        let scan = self.scan.as_mut();
+        scan.map_or_else(BlockSet::new, |scan| scan.marks.of_kind(kind))
     }
 
     /// What the walk has found.
@@ -191,9 +232,10 @@ impl Walker {
     fn end_level(&mut self) {
         let (phase, scan) = (&mut self.phase, &mut self.scan);
         let descriptors = &mut self.descriptors;
-        self.assembler.end(|block, bytes| {
+        self.assembler.end(self.later.of_level(), |block, bytes| {
             look(phase, scan, descriptors, block, bytes);
         });
+        self.later.end_level(phase);
     }
 
     /// Goes on to the next phase and what it looks into.
@@ -223,9 +265,12 @@ impl Walker {
                 }
                 (Phase::Rest, BlockSet::new())
             }
+            Phase::Later if !self.later.is_resumed() => {
+                self.phase = Phase::Later;
+                return Ok(Advance::Wait);
+            }
             Phase::Rest | Phase::Done => return Ok(Advance::Done),
             phase => {
-                let was_journal = matches!(phase, Phase::Journal(_));
                 let next = self.advance_scan(phase);
                 if matches!(next.0, Phase::Rest)
                     && let Some((superblock, careful)) = self.restart()
@@ -233,13 +278,8 @@ impl Walker {
                     self.phase = Phase::Again(Box::new(superblock), careful);
                     return Ok(Advance::Restart);
                 }
-                match (&next.0, &mut self.scan) {
-                    (Phase::Rest, Some(scan)) if !was_journal => {
-                        if self.options.scope != Scope::Tables {
-                            scan.find_missing();
-                        }
-                        journal_phase(Live::new(scan))
-                    }
+                match next.0 {
+                    Phase::Rest => self.end_of_maps(),
                     _ => next,
                 }
             }
@@ -250,6 +290,32 @@ impl Walker {
             next => next,
         };
         Ok(Advance::Look(wanted))
+    }
+
+    /// How to go on when no map waits any more.
+    fn end_of_maps(&mut self) -> (Phase, BlockSet) {
+        let rest = (Phase::Rest, BlockSet::new());
+        let Some(scan) = &mut self.scan else { return rest };
+        if let Some(next) = self.later.next() {
+            return next;
+        }
+        let is_all = self.later.is_empty();
+        if is_all
+            && !std::mem::replace(&mut self.has_all, true)
+            && self.options.scope != Scope::Tables
+        {
+            scan.find_missing();
+        }
+        // What a replay needs comes before what is hard to read.
+        let journal = scan.superblock.journal_inode;
+        let is_known = scan.seen.journal_map && !self.later.has_map_of(journal);
+        if !self.has_log && (is_all || is_known) {
+            self.has_log = true;
+            if let Some((live, wanted)) = Live::new(scan) {
+                return (Phase::Journal(live), wanted);
+            }
+        }
+        if is_all { rest } else { (Phase::Later, BlockSet::new()) }
     }
 
     fn advance_scan(&mut self, phase: Phase) -> (Phase, BlockSet) {
@@ -277,7 +343,10 @@ impl Walker {
             Phase::Slow(active) => begin_maps(scan, active),
             Phase::Journal(live) => journal_phase(live.advance(scan)),
             Phase::Tables(_) => {
-                scan.follow_journal_by_copy();
+                // Its inode may still come.
+                if !self.later.has_tables() {
+                    scan.follow_journal_by_copy();
+                }
                 begin_maps(scan, Vec::new())
             }
             _ => begin_maps(scan, Vec::new()),
@@ -328,6 +397,9 @@ impl Walker {
         self.groups = Vec::new();
         let mut scan = Scan::new(superblock, self.options, careful);
         scan.marks.watch = self.watch.clone().map(Watch::new);
+        self.later = Later::default();
+        self.has_all = false;
+        self.has_log = false;
         let parts = scan.mark_head();
         self.scan = Some(scan);
         let wanted = parts
@@ -351,7 +423,11 @@ impl Walker {
         };
         let size = scan.superblock.geometry.block_size;
         scan.find_repeats();
-        let delivery = scan.marks.deliver(wanted);
+        let retried = self.later.is_retry();
+        let can_wait = self.later.can_wait(&self.phase);
+        let nothing = BlockSet::new();
+        let delivery =
+            scan.marks.deliver(if retried { &nothing } else { wanted });
         let checks = scan.checks.take(&scan.superblock, &delivery.payload);
         let journal = match self.phase {
             Phase::Rest if delivery.is_journal => scan.journal_map(),
@@ -359,11 +435,18 @@ impl Walker {
         };
         let fresh = self.ranges(&delivery.fresh, size);
         let payload = self.ranges(&delivery.payload, size);
-        let again = self.ranges(&delivery.again, size);
-        let again = level(again, Vec::new(), true);
+        let again = match retried {
+            true => self.ranges(wanted, size),
+            false => self.ranges(&delivery.again, size),
+        };
+        let again = level(again, Vec::new(), !retried).map(|again| Level {
+            can_wait,
+            retried,
+            ..again
+        });
         match level(fresh, payload, false) {
             Some(first) => {
-                let first = Level { checks, journal, ..first };
+                let first = Level { checks, journal, can_wait, ..first };
                 self.second = again;
                 Some(first)
             }
@@ -522,8 +605,11 @@ fn level(
         probe,
         sought: None,
         journal: Vec::new(),
+        can_wait: false,
+        retried: false,
     })
 }
 
+mod later;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,8 @@
 //!
 //! Opened read-only. Ranges are read with large calls; where one fails it is
 //! halved down to the sector, so that a bad sector costs itself and nothing
-//! around it.
+//! around it. Who skims gets what comes before an error and what comes some
+//! way behind it, and no sector is asked for twice.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -23,6 +24,11 @@ use crate::units::{ByteCount, ByteOffset, ByteRange};
 
 /// One read call at most; larger ranges are cut at multiples of it.
 const READ_BYTES_MAX: u64 = 1 << 20;
+
+/// So much is left out behind an error when a range is skimmed, and twice as
+/// much when there is the next error at once: a scratch is long, and each
+/// attempt costs seconds.
+const JUMP_BYTES: u64 = 64 * 1024;
 
 /// So many reads of a range may fail before the rest of it is skipped in
 /// larger steps: a dying disk takes seconds for each.
@@ -110,8 +116,14 @@ impl LocalSource {
         })
     }
 
-    /// Reads one range into its room of the batch.
-    fn read_range(&self, index: usize, range: ByteRange, batch: &mut Batch) {
+    /// Reads one range into its room of the batch, by `read`.
+    fn read_range(
+        &self,
+        index: usize,
+        range: ByteRange,
+        batch: &mut Batch,
+        read: impl Fn(&Self, ByteOffset, &mut [u8], &mut Faults),
+    ) {
         let end = ByteOffset(self.facts.length.0);
         let inside = match range.end() > end {
             false => range,
@@ -137,11 +149,45 @@ impl LocalSource {
         let mut bad = Vec::new();
         if let Ok(length) = usize::try_from(inside.length().0) {
             let room = &mut batch.room(index)[..length];
-            let mut left = FAILURES_MAX;
-            self.read_down(inside.start(), room, &mut left, &mut bad);
+            read(self, inside.start(), room, &mut bad);
         }
         for (part, fault) in bad {
             batch.set_fault(part, fault);
+        }
+    }
+
+    /// Reads what is easy to read of `room`, from its beginning on; what is
+    /// not is noted in `bad`.
+    fn skim_range(&self, at: ByteOffset, room: &mut [u8], bad: &mut Faults) {
+        let sector = self.facts.sector_bytes as usize;
+        let length = room.len();
+        let (mut done, mut jump) = (0, JUMP_BYTES);
+        while done < length {
+            let here = at.0.saturating_add(done as u64);
+            let Some(place) = self.base.0.checked_add(here) else { return };
+            let fault = match self.file.read_at(&mut room[done..], place) {
+                Ok(0) => ReadFault::BeyondEnd,
+                Ok(count) => {
+                    done += count;
+                    jump = JUMP_BYTES;
+                    continue;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) if length - done <= sector => ReadFault::Medium,
+                Err(_) => ReadFault::Skipped,
+            };
+            let behind = match fault {
+                ReadFault::Skipped => {
+                    here.saturating_add(jump) / JUMP_BYTES * JUMP_BYTES
+                }
+                _ => u64::MAX,
+            };
+            let left = (length - done) as u64;
+            let lost = behind.saturating_sub(here).min(left);
+            let part = ByteRange::new(ByteOffset(here), ByteCount(lost));
+            bad.extend(part.map(|part| (part, fault)));
+            done += usize::try_from(lost).unwrap_or(length);
+            jump = jump.saturating_mul(2);
         }
     }
 
@@ -167,7 +213,7 @@ impl LocalSource {
         at: ByteOffset,
         room: &mut [u8],
         left: &mut u32,
-        bad: &mut Vec<(ByteRange, ReadFault)>,
+        bad: &mut Faults,
     ) {
         let Some(place) = self.base.0.checked_add(at.0) else {
             return;
@@ -195,6 +241,9 @@ impl LocalSource {
         }
     }
 }
+
+/// What could not be read.
+type Faults = Vec<(ByteRange, ReadFault)>;
 
 impl BlockSource for LocalSource {
     fn facts(&self) -> &SourceFacts {
@@ -229,7 +278,18 @@ impl BlockSource for LocalSource {
     ) -> Result<()> {
         batch.prepare(ranges);
         for (index, &range) in ranges.iter().enumerate() {
-            self.read_range(index, range, batch);
+            self.read_range(index, range, batch, |source, at, room, bad| {
+                let mut left = FAILURES_MAX;
+                source.read_down(at, room, &mut left, bad);
+            });
+        }
+        Ok(())
+    }
+
+    fn skim(&self, ranges: &[ByteRange], batch: &mut Batch) -> Result<()> {
+        batch.prepare(ranges);
+        for (index, &range) in ranges.iter().enumerate() {
+            self.read_range(index, range, batch, Self::skim_range);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Filled};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::range_set::RangeSet;
@@ -44,6 +44,26 @@ impl<'a> Resumed<'a> {
         self.saved.is_empty()
     }
 
+    /// Hands over `part`, all of which the store has.
+    fn stored(
+        &self,
+        part: ByteRange,
+        buffer: &mut Vec<u8>,
+        each: Each<'_>,
+    ) -> Result<ControlFlow<()>> {
+        let mut at = part.start();
+        while let Some(rest) = ByteRange::between(at, part.end())
+            && !rest.is_empty()
+        {
+            let piece = self.store.lock().piece(rest, buffer)?;
+            at = behind(&piece, part.end());
+            if each(piece).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
     /// The parts of `range` that the store has, and those that it has not.
     fn split(&self, range: ByteRange) -> (Vec<ByteRange>, Vec<ByteRange>) {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,15 +85,8 @@ impl BlockSource for Resumed<'_> {
         for &range in ranges {
             let (saved, missing) = self.split(range);
             for part in saved {
-                let mut at = part.start();
-                while let Some(rest) = ByteRange::between(at, part.end())
-                    && !rest.is_empty()
-                {
-                    let piece = self.store.lock().piece(rest, &mut buffer)?;
-                    at = behind(&piece, part.end());
-                    if each(piece).is_break() {
-                        return Ok(());
-                    }
+                if self.stored(part, &mut buffer, each)?.is_break() {
+                    return Ok(());
                 }
             }
             let mut over = false;
@@ -104,6 +117,29 @@ impl BlockSource for Resumed<'_> {
 
     fn again(&self, ranges: &[ByteRange]) {
         self.source.again(ranges);
+    }
+
+    fn skim(&self, ranges: &[ByteRange], batch: &mut Batch) -> Result<()> {
+        if ranges.iter().all(|range| self.split(*range).0.is_empty()) {
+            return self.source.skim(ranges, batch);
+        }
+        batch.prepare(ranges);
+        let mut buffer = Vec::new();
+        let mut fresh = Batch::default();
+        for range in ranges.iter().flat_map(|r| r.cut(super::READ_BYTES_MAX)) {
+            let (saved, missing) = self.split(range);
+            for part in saved {
+                let _ = self.stored(part, &mut buffer, &mut |piece| {
+                    batch.fill(piece);
+                    ControlFlow::Continue(())
+                })?;
+            }
+            self.source.skim(&missing, &mut fresh)?;
+            fresh.filled().flat_map(Filled::pieces).for_each(|piece| {
+                batch.fill(piece);
+            });
+        }
+        Ok(())
     }
 
     fn readers(&self) -> usize {

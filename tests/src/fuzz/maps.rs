@@ -15,7 +15,7 @@ use crate::shared_file::SharedFile;
 pub(super) fn mapfile(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let Ok(map) = Mapfile::parse(&text) else { return };
-    let sets = [&map.finished, &map.bad, &map.skipped];
+    let sets = [&map.finished, &map.untrimmed, &map.unscraped, &map.bad];
     let ends = sets.iter().filter_map(|set| Some(set.iter().last()?.end().0));
     let length = ByteCount(ends.max().unwrap_or(0));
     assert_eq!(Mapfile::parse(&map.text(length)), Ok(map));

@@ -22,6 +22,10 @@ pub struct Medium {
     /// Sectors that lost their power while they were written: unreadable
     /// until they are written again.
     lost: BTreeSet<usize>,
+    /// Sectors that fail so many times before they can be read.
+    weak: BTreeMap<usize, u32>,
+    /// Reads of weak sectors so far.
+    attempts: Vec<usize>,
     /// Writes since the last flush: where, before, after.
     unflushed: Vec<(usize, Sector, Sector)>,
     /// Writes and flushes so far.
@@ -42,6 +46,8 @@ impl Medium {
             base,
             changed: BTreeMap::new(),
             lost: BTreeSet::new(),
+            weak: BTreeMap::new(),
+            attempts: Vec::new(),
             unflushed: Vec::new(),
             jobs: 0,
             trip_at: None,
@@ -63,6 +69,26 @@ impl Medium {
     #[must_use]
     pub const fn jobs(&self) -> u64 {
         self.jobs
+    }
+
+    /// These sectors shall fail so many times before they can be read.
+    pub fn weaken(&mut self, sectors: impl Iterator<Item = usize>, times: u32) {
+        self.weak.extend(sectors.map(|sector| (sector, times)));
+    }
+
+    /// Reads of weak sectors so far, in their order.
+    #[must_use]
+    pub fn attempts(&self) -> &[usize] {
+        &self.attempts
+    }
+
+    /// Reads a weak sector; false when it fails this time.
+    fn attempt(&mut self, sector: usize) -> bool {
+        let Some(left) = self.weak.get_mut(&sector) else { return true };
+        self.attempts.push(sector);
+        let is_good = *left == 0;
+        *left = left.saturating_sub(1);
+        is_good
     }
 
     /// Whether a sector cannot be read now.
@@ -183,10 +209,11 @@ impl SimDisk {
     fn read(&self, ranges: &[ByteRange]) -> (Vec<u8>, SectorMap) {
         let mut bytes = Vec::new();
         let mut unreadable = SectorMap::new();
-        let medium = self.medium();
+        let mut medium = self.medium();
         for range in ranges {
             for sector in range.start().0 / 512..range.end().0 / 512 {
-                let is_lost = medium.is_lost(sector as usize);
+                let is_lost = medium.is_lost(sector as usize)
+                    || !medium.attempt(sector as usize);
                 if is_lost || self.bad.binary_search(&sector).is_ok() {
                     unreadable.set(bytes.len() / 512);
                     bytes.extend_from_slice(&[0; 512]);

@@ -11,6 +11,7 @@ mod holes;
 mod install;
 mod plan;
 mod remote;
+mod retries;
 mod safety;
 mod sim;
 mod stalls;

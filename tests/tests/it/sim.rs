@@ -3,6 +3,7 @@
 
 mod install;
 mod journal;
+mod retries;
 mod round_trips;
 mod search;
 mod seeds;

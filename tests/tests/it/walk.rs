@@ -39,6 +39,7 @@ fn walk(fixture: &Fixture, options: WalkOptions) -> Result<Walk> {
                 }
             }
             Step::Restart => findings = Findings::default(),
+            Step::Waiting => walker.resume(true),
             Step::Done => {
                 let mut walk = walker.finish()?;
                 walk.add_findings(findings);

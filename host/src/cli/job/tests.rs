@@ -38,6 +38,7 @@ fn what_is_not_said_has_a_safe_meaning() {
             no_manifest: false,
             no_sync: false,
             map: None,
+            retries: None,
             source_offset: ByteOffset(0),
             dest_offset: ByteOffset(0),
         }
@@ -63,7 +64,7 @@ fn every_option_of_image_arrives_in_the_request() {
         image_request(
             "e2wire image -a -b 32768 -B 4k -f -n --overwrite --format raw \
              --select e2image --journal live --source-offset 2048s --dest-offset 1M \
-             --no-manifest --no-sync --map m d o"
+             --no-manifest --no-sync --map m --retries 3 d o"
         ),
         ImageRequest {
             device: "d".into(),
@@ -83,6 +84,7 @@ fn every_option_of_image_arrives_in_the_request() {
             no_manifest: true,
             no_sync: true,
             map: Some("m".into()),
+            retries: Some(3),
             source_offset: ByteOffset(1 << 20),
             dest_offset: ByteOffset(1 << 20),
         }

@@ -23,6 +23,7 @@ pub(super) const fn phase_names(phase: Phase) -> (&'static str, &'static str) {
         Phase::Walk => ("walk", "reading"),
         Phase::Search => ("search", "looking for a superblock"),
         Phase::Copy => ("copy", "copying"),
+        Phase::Retry => ("retry", "trying again"),
         Phase::Verify => ("verify", "checking"),
         Phase::Write => ("write", "writing"),
         Phase::Sync => ("sync", "syncing"),

@@ -98,6 +98,7 @@ fn drive(
         assert!(levels < 10_000, "the walk does not end");
         let level = match walker.next_step()? {
             Step::Done => break,
+            Step::Waiting => unreachable!("nothing was postponed"),
             Step::Restart => {
                 restarts += 1;
                 assert!(restarts <= 3, "the walk begins again and again");

@@ -82,6 +82,7 @@ impl Fixture {
         loop {
             match walker.next_step().unwrap() {
                 Step::Restart => {}
+                Step::Waiting => walker.resume(true),
                 Step::Done => return walker.finish().unwrap(),
                 Step::Read(level) => {
                     for range in level.ranges {
