@@ -209,12 +209,8 @@ pub struct Likeness {
     pub like: ByteOffset,
 }
 
-/// A source behind a slow line, where the far end looks for what need not
-/// cross the line because it is here already.
-///
-/// Nothing here reads for anybody: what was taken over comes with the next
-/// read, as if it had crossed the line.
-pub trait Duplicates: Sync {
+/// Looks for what need not cross a slow line, at its far end.
+pub trait Comparer: Sync {
     /// Where in `range`, which is looked at every `stride` bytes, lies
     /// something that begins with `pattern`; what cannot be read does not.
     ///
@@ -232,8 +228,8 @@ pub trait Duplicates: Sync {
     /// each other: they cross the line together, which makes them short.
     fn expect_together(&self, ranges: &[ByteRange]);
 
-    /// Those of `pairs`, blocks of `size` bytes, that are equal byte for
-    /// byte there, of which the copy is not here and the other one is.
+    /// Those of `pairs`, blocks of `size` bytes, that are equal there, byte
+    /// for byte.
     ///
     /// # Errors
     ///
@@ -243,7 +239,15 @@ pub trait Duplicates: Sync {
         pairs: &[Likeness],
         size: ByteCount,
     ) -> Result<Vec<Likeness>>;
+}
 
+/// A source that keeps what has arrived over a slow line, and takes over
+/// what is there and here.
+///
+/// Of pairs it compares those whose copy is not here and the other one is.
+/// Nothing here reads for anybody: what was taken over comes with the next
+/// read, as if it had crossed the line.
+pub trait Duplicates: Comparer {
     /// Puts copies of what is here in the places of `pairs`, once the far
     /// end has proven by digests that `within` (sorted, disjoint) holds just
     /// that now. What is not proven is read when it is asked for.

@@ -24,7 +24,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::range_set::RangeSet;
 use crate::source::{
-    BlockSource, Duplicates, Each, Found, Likeness, Payload, Piece, Priority,
+    BlockSource, Comparer, Duplicates, Each, Found, Payload, Piece, Priority,
     ReadFault, Search, SourceFacts,
 };
 use crate::units::{ByteCount, ByteOffset, ByteRange};
@@ -76,36 +76,6 @@ pub trait Supply: Sync {
     fn comparer(&self) -> Option<&dyn Comparer> {
         None
     }
-}
-
-/// Looks for duplicates at the far end of a supply.
-pub trait Comparer: Sync {
-    /// As [`Duplicates::find`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Supply::arrive`].
-    fn find(
-        &self,
-        range: ByteRange,
-        stride: ByteCount,
-        pattern: &[u8],
-    ) -> Result<Vec<ByteOffset>>;
-
-    /// Announces ranges that are best made one chunk: some of them, if they
-    /// are too many. Urgent wants overtake them.
-    fn want_together(&self, ranges: &[ByteRange]);
-
-    /// Those of `pairs`, blocks of `size` bytes, that are equal there.
-    ///
-    /// # Errors
-    ///
-    /// As [`Supply::arrive`].
-    fn same(
-        &self,
-        pairs: &[Likeness],
-        size: ByteCount,
-    ) -> Result<Vec<Likeness>>;
 }
 
 /// A spool in front of a supply; see the module.

@@ -17,10 +17,10 @@ use crate::remote::client::{DeviceRecord, Fetched};
 use crate::remote::search::Scout;
 use crate::remote::session::{Session, trouble_error};
 use crate::source::{
-    BlockSource, DiskIdentity, Each, Found, Payload, Piece, Priority,
+    BlockSource, Comparer, DiskIdentity, Each, Found, Payload, Piece, Priority,
     ReadFault, Search, SourceFacts, SourceKind,
 };
-use crate::spool::{Comparer, Supply};
+use crate::spool::Supply;
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 
 /// Whoever reads a filesystem's superblock reads what lies behind it next: on

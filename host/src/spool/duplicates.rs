@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{READ_BYTES_MAX, Spool, Store, Supply, span, within};
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::source::{Duplicates, Likeness, Payload};
+use crate::source::{Comparer, Duplicates, Likeness, Payload};
 use crate::units::{ByteCount, ByteOffset, ByteRange};
 
 /// What is taken over: the block that is here, by the place of its copy.
@@ -32,7 +32,7 @@ impl<S: Supply> Spool<S> {
     }
 }
 
-impl<S: Supply> Duplicates for Spool<S> {
+impl<S: Supply> Comparer for Spool<S> {
     fn find(
         &self,
         range: ByteRange,
@@ -50,7 +50,7 @@ impl<S: Supply> Duplicates for Spool<S> {
         let missing = self.missing(&self.lock(), ranges);
         if let (Some(far), false) = (self.supply.comparer(), missing.is_empty())
         {
-            far.want_together(&missing);
+            far.expect_together(&missing);
         }
     }
 
@@ -65,7 +65,9 @@ impl<S: Supply> Duplicates for Spool<S> {
             _ => Ok(Vec::new()),
         }
     }
+}
 
+impl<S: Supply> Duplicates for Spool<S> {
     fn take_over(
         &self,
         pairs: &[Likeness],

@@ -1,7 +1,7 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::output::OutputFile;
-use crate::source::{DiskIdentity, SourceKind};
+use crate::source::{DiskIdentity, Likeness, SourceKind};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -169,7 +169,7 @@ impl Comparer for Disk {
         Ok(cells.filter(found).collect())
     }
 
-    fn want_together(&self, ranges: &[ByteRange]) {
+    fn expect_together(&self, ranges: &[ByteRange]) {
         self.want(ranges, Priority::Payload);
     }
 

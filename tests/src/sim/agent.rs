@@ -152,8 +152,9 @@ fn run(
 pub(super) struct Zstd;
 
 impl Encoder for Zstd {
+    /// The lowest level at which a host asks for columns as well.
     fn level_max(&self) -> u8 {
-        3
+        4
     }
 
     fn encode(

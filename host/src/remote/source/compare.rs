@@ -10,8 +10,7 @@ use e2wire_protocol::message::{
 
 use super::RemoteDevice;
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::Likeness;
-use crate::spool::Comparer;
+use crate::source::{Comparer, Likeness};
 use crate::units::{ByteCount, ByteOffset, ByteRange, u64_from};
 
 const SECTOR: u64 = SECTOR_BYTES as u64;
@@ -100,7 +99,7 @@ impl Comparer for RemoteDevice<'_> {
         Ok(found)
     }
 
-    fn want_together(&self, ranges: &[ByteRange]) {
+    fn expect_together(&self, ranges: &[ByteRange]) {
         let ranges: Vec<ByteRange> =
             ranges.iter().filter_map(|r| self.on_device(*r)).collect();
         self.session().want_together(self.device.id, &ranges);
