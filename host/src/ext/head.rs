@@ -37,11 +37,12 @@ impl Scan {
         if !superblock.checksum_ok {
             self.find(place, Fault::BadChecksum, Effect::None);
         }
-        if superblock.replaces.is_none() && superblock.odd_start().is_some() {
-            let fault = Fault::BadField("s_first_data_block");
-            self.find(place, fault, Effect::None);
+        if let (None, Some(field)) =
+            (superblock.replaces, superblock.odd_field())
+        {
+            self.find(place, Fault::BadField(field), Effect::None);
         }
-        if superblock.replaces.is_some() || !superblock.checksum_ok {
+        if superblock.is_doubtful() {
             self.mark_first_copies();
         }
         self.find_truncation();
@@ -111,9 +112,7 @@ impl Scan {
         // Which groups have copies is a matter of features, and those may be
         // what is wrong.
         let second = groups::first_block(&superblock, 1);
-        if (superblock.replaces.is_some() || !superblock.checksum_ok)
-            && !bases.contains(&second)
-        {
+        if superblock.is_doubtful() && !bases.contains(&second) {
             bases.push(second);
         }
         let parts = superblock.geometry.descriptor_blocks;

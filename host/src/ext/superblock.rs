@@ -235,6 +235,8 @@ pub(crate) struct Superblock {
     pub(crate) checksum_ok: bool,
 }
 
+/// More than this the kernel does not take for `s_log_groups_per_flex`.
+const FLEX_LOG_MAX: u8 = 31;
 /// `s_jnl_backup_type`: `s_jnl_blocks` is a copy of the journal's `i_block`.
 const JOURNAL_BACKUP_BLOCKS: u8 = 1;
 
@@ -316,11 +318,25 @@ impl Superblock {
         }
     }
 
-    /// `s_first_data_block` as it lies there, if that was not believed.
-    pub(crate) fn odd_start(&self) -> Option<BlockNumber> {
+    /// A field that cannot be as it lies there, of those that a walk can do
+    /// without.
+    pub(crate) fn odd_field(&self) -> Option<&'static str> {
         let raw = RawSuperblock::ref_from_bytes(&*self.bytes).ok()?;
-        let start = BlockNumber(u64::from(raw.s_first_data_block.get()));
-        (start != self.geometry.first_data_block).then_some(start)
+        let first = u64::from(raw.s_first_data_block.get());
+        if first != self.geometry.first_data_block.0 {
+            Some("s_first_data_block")
+        } else if raw.s_log_groups_per_flex > FLEX_LOG_MAX {
+            Some("s_log_groups_per_flex")
+        } else {
+            None
+        }
+    }
+
+    /// Whether a checker may turn to a copy.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.replaces.is_some()
+            || !self.checksum_ok
+            || self.odd_field().is_some()
     }
 
     pub(crate) const fn has_64bit(&self) -> bool {

@@ -96,6 +96,9 @@ pub(super) const RECIPES: &[Recipe] = &[
         put32(disk.superblock(), 0x14, 5081);
     })
     .without_oracle(),
+    recipe("superblock-flex", "uninit-bg", |disk| {
+        disk.superblock()[0x174] = 162;
+    }),
     recipe("first-copy-lost-too", "ext4-1k-full", |disk| {
         disk.superblock().fill(0);
         let block = disk.group(1);
