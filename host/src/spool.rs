@@ -144,7 +144,7 @@ impl<S: Supply> Spool<S> {
         &self,
         inner: &Inner,
         range: ByteRange,
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+        each: Each<'_>,
     ) -> Result<ControlFlow<()>> {
         let mut buffer = Vec::new();
         let mut at = range.start();

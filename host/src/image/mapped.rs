@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
 use crate::batch::{Batch, Filled};
-use crate::source::{PIECE_ALIGN, Payload, Piece, ReadFault};
+use crate::source::{Each, PIECE_ALIGN, Payload, Piece, ReadFault};
 use crate::units::{ByteCount, ByteOffset, ByteRange, u64_from};
 
 /// What is put together at a time; a multiple of [`PIECE_ALIGN`].
@@ -62,7 +62,7 @@ pub(super) fn read(
     mapped: &dyn Mapped,
     length: ByteCount,
     ranges: &[ByteRange],
-    each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    each: Each<'_>,
 ) {
     let mut batch = Batch::default();
     for range in ranges {
@@ -87,7 +87,7 @@ fn read_inside(
     start: u64,
     end: u64,
     batch: &mut Batch,
-    each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    each: Each<'_>,
 ) -> ControlFlow<()> {
     let mut at = start;
     while at < end {

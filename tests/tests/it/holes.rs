@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -18,7 +17,9 @@ use e2wire::mapfile::Mapfile;
 use e2wire::observer::Silent;
 use e2wire::range_set::RangeSet;
 use e2wire::rescue::Rescue;
-use e2wire::source::{BlockSource, Payload, Piece, ReadFault, SourceFacts};
+use e2wire::source::{
+    BlockSource, Each, Payload, Piece, ReadFault, SourceFacts,
+};
 use e2wire::stop::Stop;
 use e2wire::units::{BlockNumber, ByteCount, ByteOffset, ByteRange};
 use e2wire_tests::fixtures::{Fixture, fixture};
@@ -63,11 +64,7 @@ impl BlockSource for Faulty {
         self.disk.facts()
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         for &range in ranges {
             let mut open = range.start();
             let mut good = Vec::new();
@@ -252,11 +249,7 @@ impl BlockSource for Dying {
         self.disk.facts()
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         let mut seen = self.seen.lock().unwrap();
         for sector in ranges.iter().flat_map(|range| range.cut(SECTOR)) {
             if sector.start().0 >= LASTING && seen.contains(sector) {

@@ -1,7 +1,6 @@
 //! Disks that stand still for a while: it costs time, and nothing else.
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -16,7 +15,7 @@ use e2wire::local::{LocalOutput, LocalSource, OutputOptions};
 use e2wire::observer::Silent;
 use e2wire::range_set::RangeSet;
 use e2wire::rescue::Rescue;
-use e2wire::source::{BlockSource, Piece, SourceFacts};
+use e2wire::source::{BlockSource, Each, SourceFacts};
 use e2wire::stop::Stop;
 use e2wire::units::{ByteOffset, ByteRange};
 use e2wire_tests::fixtures::fixture;
@@ -46,11 +45,7 @@ impl BlockSource for Stalling<'_> {
         self.disk.facts()
     }
 
-    fn read(
-        &self,
-        ranges: &[ByteRange],
-        each: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn read(&self, ranges: &[ByteRange], each: Each<'_>) -> Result<()> {
         if self.reads.fetch_add(1, Ordering::Relaxed) + 1 == self.slow {
             thread::sleep(PAUSE);
             if let Some(stop) = self.ends {
