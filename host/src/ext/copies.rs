@@ -5,9 +5,9 @@
 //! read, when it points outside the filesystem, or when it claims what
 //! another claims. A copy that points elsewhere and stands up to the same
 //! questions takes its place; where none does, one that points into the
-//! filesystem takes the place of one that does not. What e2image would select never depends on
-//! copies, and a normal image holds the table as it lies on the disk: there
-//! nothing is replaced.
+//! filesystem takes the place of one that does not. What e2image would select
+//! never depends on copies, and a normal image holds the table as it lies on
+//! the disk: there nothing is replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +19,9 @@ use crate::block_set::BlockSet;
 use crate::ext::{BlockKind, Group, Scope};
 use crate::units::{BlockNumber, usize_from};
 
-/// How many copies of a part are looked at: all that lie in the first
-/// thousand groups, behind which few are left.
+/// How many copies of a part are looked at. With `sparse_super` that is all in
+/// the first thousand groups, behind which few are left; without it, where
+/// every group has one, the first.
 const COPIES_MAX: usize = 24;
 
 /// The search for better descriptors.
