@@ -18,6 +18,7 @@ use e2wire::undo::UndoFile;
 use e2wire::units::ByteCount;
 use e2wire_tests::agents::{Agent, BUILDS, Build, free_address};
 use e2wire_tests::plans::undo_file;
+use tempfile::TempDir;
 
 /// The file's contents before and after: a little of everything, and half a
 /// megabyte that is all new.
@@ -74,6 +75,25 @@ fn carry_out(
     Ok((done.written, done.found))
 }
 
+/// What turns one content of a disk into another, and that back.
+struct Plans {
+    folder: TempDir,
+    old: Vec<u8>,
+    new: Vec<u8>,
+    there: UndoFile,
+    back: UndoFile,
+}
+
+impl Plans {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (old, new) = contents();
+        let there = undo_file(&folder.path().join("there"), &old, &new);
+        let back = undo_file(&folder.path().join("back"), &new, &old);
+        Self { folder, old, new, there, back }
+    }
+}
+
 fn reason(error: &Error) -> String {
     let whole = format!("{error:?}");
     whole.chars().take(300).collect()
@@ -81,10 +101,7 @@ fn reason(error: &Error) -> String {
 
 #[test]
 fn a_plan_is_carried_out_found_done_and_undone() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (old, new) = contents();
-    let there = undo_file(&folder.path().join("there"), &old, &new);
-    let back = undo_file(&folder.path().join("back"), &new, &old);
+    let Plans { folder, old, new, there, back } = Plans::new();
     for build in BUILDS {
         let disk = folder.path().join("disk");
         std::fs::write(&disk, &old).expect("a disk");
@@ -128,10 +145,7 @@ impl Observer for Stops {
 /// What comes after an interruption is mostly another plan: to undo.
 #[test]
 fn a_host_that_is_interrupted_lets_the_device_go() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (old, new) = contents();
-    let there = undo_file(&folder.path().join("there"), &old, &new);
-    let back = undo_file(&folder.path().join("back"), &new, &old);
+    let Plans { folder, old, new, there, back } = Plans::new();
     for build in BUILDS {
         let disk = folder.path().join("disk");
         std::fs::write(&disk, &old).expect("a disk");
